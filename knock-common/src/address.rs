@@ -47,9 +47,10 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
     /// Returns the address from the form of either family.
     fn unpadded(padded: Padded) -> Self;
 
-    /// Returns whether packets to the address are for many hosts, or for one that has no address yet: multicast, the
-    /// limited broadcast, IPv4's network 0. The kernel delivers those here as well, and asks no route.
-    fn is_for_many(self) -> bool;
+    /// Returns whether packets to the address are for this host too, whatever its own addresses are, so that no table lists
+    /// it: multicast, the limited broadcast, IPv4's network 0 (a host that has no address yet), and IPv4's loopback network,
+    /// which the kernel takes from other hosts with `route_localnet`, or where a rule for DNAT comes before the check.
+    fn is_anyones(self) -> bool;
 
     /// Returns the address folded to 64 bits, for tags.
     fn fold(self) -> u64;
@@ -109,9 +110,9 @@ impl Address for V4 {
     }
 
     #[inline(always)]
-    fn is_for_many(self) -> bool {
+    fn is_anyones(self) -> bool {
         let [first, ..] = self.0.to_ne_bytes();
-        first & 0xf0 == 0xe0 || first == 0 || self.0 == u32::MAX
+        first & 0xf0 == 0xe0 || first == 0 || first == 127 || self.0 == u32::MAX
     }
 
     #[inline(always)]
@@ -146,7 +147,7 @@ impl Address for V6 {
     }
 
     #[inline(always)]
-    fn is_for_many(self) -> bool {
+    fn is_anyones(self) -> bool {
         self.0.to_ne_bytes()[0] == 0xff
     }
 
@@ -221,10 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_many_hosts_is_told_from_single_addresses() {
-        let is_for_many = |address: &str| match address.parse::<IpAddr>().unwrap() {
-            IpAddr::V4(address) => V4::from(address).is_for_many(),
-            IpAddr::V6(address) => V6::from(address).is_for_many(),
+    fn addresses_that_no_host_has_alone_are_told_from_others() {
+        let is_anyones = |address: &str| match address.parse::<IpAddr>().unwrap() {
+            IpAddr::V4(address) => V4::from(address).is_anyones(),
+            IpAddr::V6(address) => V6::from(address).is_anyones(),
         };
         for many in [
             "224.0.0.1",
@@ -232,10 +233,12 @@ mod tests {
             "255.255.255.255",
             "0.0.0.0",
             "0.1.2.3",
+            "127.0.0.1",
+            "127.255.0.1",
             "ff02::1",
             "ffff::",
         ] {
-            assert!(is_for_many(many), "{many}");
+            assert!(is_anyones(many), "{many}");
         }
         for one in [
             "192.0.2.1",
@@ -243,11 +246,13 @@ mod tests {
             "240.0.0.1",
             "255.255.255.254",
             "1.0.0.0",
+            "126.255.255.255",
+            "128.0.0.1",
             "fe80::1",
             "2001:db8::ff",
             "::",
         ] {
-            assert!(!is_for_many(one), "{one}");
+            assert!(!is_anyones(one), "{one}");
         }
     }
 

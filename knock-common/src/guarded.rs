@@ -87,7 +87,7 @@ pub fn is_place<E: Env, A: Address>(env: &E, destination: A, gate: u16) -> bool 
 /// Not inlined: the verifier then checks it once, and the frames of its callers stay small.
 #[inline(never)]
 fn is_for_host<E: Env, A: Address>(env: &E, packet: &Segment<A>) -> bool {
-    if env.address_kind(packet.destination) != 0 || packet.destination.is_for_many() {
+    if env.address_kind(packet.destination) != 0 || packet.destination.is_anyones() {
         return true;
     }
     match env.route_here(packet) {
@@ -202,5 +202,6 @@ mod tests {
         env.broadcast = [(4, address([192, 0, 2, 255]).padded())].into();
         assert_eq!(to(&env, [192, 0, 2, 255]), Reason::NoGrant);
         assert_eq!(to(&env, [224, 0, 0, 251]), Reason::NoGrant);
+        assert_eq!(to(&env, [127, 0, 0, 1]), Reason::NoGrant, "route_localnet");
     }
 }

@@ -53,6 +53,17 @@ pub const VRF: Kind = Kind {
     ],
 };
 
+/// An ipvlan at the host, which has the MAC address of what it stands on.
+pub const IPVLAN: Kind = Kind {
+    what: "ipvlans",
+    commands: [
+        Some(
+            "link set below address {mac} up\nlink add link below name {name} type ipvlan mode l2",
+        ),
+        None,
+    ],
+};
+
 /// A bond of two pairs, of which one carries the packets.
 const BOND: Kind = Kind {
     what: "bonds",

@@ -400,7 +400,7 @@ impl<'c> Model<'c> {
             // Behind a bridge that forwards nothing: see `system::OWN`.
             Addresses::Host => {
                 own().any(|own| own == destination)
-                    || is_for_many(destination)
+                    || is_anyones(destination)
                     || is_of_one_link(source)
                     || is_of_one_link(destination)
             }
@@ -442,10 +442,12 @@ fn is_of_one_link(address: IpAddr) -> bool {
     }
 }
 
-/// Returns whether packets to an address reach every host that listens for them.
-fn is_for_many(address: IpAddr) -> bool {
+/// Returns whether packets to an address reach every host that listens for them, or the host's loopback network.
+fn is_anyones(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast() || v4.octets()[0] == 0,
+        IpAddr::V4(v4) => {
+            v4.is_multicast() || v4.is_broadcast() || matches!(v4.octets()[0], 0 | 127)
+        }
         IpAddr::V6(v6) => v6.is_multicast(),
     }
 }

@@ -33,9 +33,11 @@ pub struct HostFacts {
     /// By device, the settings that are on and let a packet change its destination after it was judged: paths
     /// below `/proc/sys`.
     pub source_routing: BTreeMap<String, Vec<String>>,
+    /// The interfaces by which the kernel forwards IPv6, though their own setting says that they do not.
+    pub forwarding_unsaid: BTreeSet<String>,
     /// The SSH session in which the command runs.
     pub ssh: Option<SshSession>,
-    /// The interfaces whose packets no entry of the kernel program can read, and why.
+    /// The interfaces whose packets no entry of the kernel program can read, or is shown, and why.
     pub unreadable: BTreeMap<String, String>,
     /// The programs of hooks are to be found in the file system.
     pub has_programs: bool,
@@ -65,6 +67,7 @@ impl HostFacts {
             listening: listening_ports().unwrap_or_default(),
             udp_sockets: udp_sockets().unwrap_or_default(),
             source_routing: source_routing(devices.as_deref().unwrap_or_default()),
+            forwarding_unsaid: forwarding_unsaid(devices.as_deref().unwrap_or_default()),
             devices,
             ssh: SshSession::of_this_process(),
             unreadable: datapath::unreadable().unwrap_or_default(),
@@ -171,6 +174,27 @@ fn source_routing(devices: &[Link]) -> BTreeMap<String, Vec<String>> {
         }
     }
     on
+}
+
+/// Returns the interfaces by which the kernel forwards IPv6 (`ip6_forward`) though its routes tell programs that they forward nothing
+/// (`bpf_ipv6_fib_lookup`).
+fn forwarding_unsaid(devices: &[Link]) -> BTreeSet<String> {
+    let is_on = |device: &str, setting: &str| {
+        let path = format!("/proc/sys/net/ipv6/conf/{device}/{setting}");
+        let value = fs::read_to_string(path).ok()?;
+        Some(value.trim() != "0")
+    };
+    let all = is_on("all", "forwarding") == Some(true);
+    let is_unsaid = |device: &&Link| {
+        // Older kernels have no setting for one interface.
+        let forced = || is_on(&device.name, "force_forwarding") == Some(true);
+        // What is for other hosts passes a bridge all the same.
+        is_on(&device.name, "forwarding") == Some(false)
+            && (all || forced())
+            && !datapath::is_bridged(&[device.index], devices)
+    };
+    let unsaid = devices.iter().filter(is_unsaid);
+    unsaid.map(|device| device.name.clone()).collect()
 }
 
 /// Returns `SSH_CONNECTION` of this process or of an ancestor, since sudo removes the variable.

@@ -33,7 +33,7 @@ pub use edit::{
     session_table::SessionTable,
 };
 pub use error::{NotPermitted, NothingUp};
-pub use host::HostState;
+pub use host::{HostState, is_bridged};
 pub use install::{
     attachment::{Attachment, Lack},
     down::down,

@@ -4,27 +4,59 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Found, Ports, Rule};
+use super::{
+    Found, Ports, Rule,
+    chains::{Chains, Demand},
+};
 use crate::values::Protocol;
+
+/// The chain of each table that packets come to as they arrive.
+const ARRIVING: &str = "PREROUTING";
+
+/// Targets that change destinations.
+const CHANGING: [&str; 3] = ["DNAT", "REDIRECT", "NETMAP"];
 
 /// Reads what one of these programs has printed.
 pub fn read(text: &str) -> Found {
-    let mut found = Found::default();
     let mut table = "";
+    let mut lines = Vec::new();
+    let mut dropped = Vec::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix('*') {
             table = name;
-        } else if let Some(rule) = line.strip_prefix("-A ").filter(|_| table == "nat") {
-            let words: Vec<&str> = rule.split_whitespace().collect();
-            let jumps_to = |target: &str| words.windows(2).any(|pair| pair == ["-j", target]);
-            if jumps_to("DNAT") || jumps_to("REDIRECT") {
-                match rules(&words) {
-                    Some(rules) => found.published.extend(rules),
-                    None => found.not_understood += 1,
-                }
+        } else if let Some(rule) = line.strip_prefix("-A ") {
+            match table {
+                "nat" => lines.extend(Line::read(rule)),
+                "raw" => dropped.extend(dropped_from_others(rule)),
+                _ => {}
             }
         }
     }
+    let mut chains = Chains::default();
+    for line in &lines {
+        chains.add_jump(line.chain, line.target, line.demand());
+    }
+    let met = chains.met([(ARRIVING, Demand::default())]);
+    let mut found = Found::default();
+    for line in lines.iter().filter(|line| CHANGING.contains(&line.target)) {
+        let Some(demands) = met.get(line.chain) else {
+            continue;
+        };
+        let Some(rules) = line.rules() else {
+            found.not_understood += 1;
+            continue;
+        };
+        for rule in rules {
+            let ways = demands.iter().map(|demand| rule.under(*demand));
+            found.published.extend(ways);
+        }
+    }
+    found.published.retain(|rule| {
+        let at = (rule.address, rule.protocol, rule.ports);
+        !dropped
+            .iter()
+            .any(|(address, protocol, port)| at == (Some(*address), *protocol, Ports::one(*port)))
+    });
     found
 }
 
@@ -34,69 +66,156 @@ pub fn is_of_nftables(text: &str) -> bool {
     text.contains("(nf_tables)") && text.lines().any(|line| line == "*nat")
 }
 
-/// Returns a rule for each part of the ports that a line lists; `None`: it is not understood.
-fn rules(words: &[&str]) -> Option<Vec<Rule>> {
-    let (mut address, mut interface) = (None, None);
-    let (mut to, mut to_ports) = (None, None);
-    let mut protocols = vec![Protocol::Tcp, Protocol::Udp];
-    let mut ports = None;
-    let mut negated = false;
-    let mut words = words.iter().copied();
-    while let Some(word) = words.next() {
-        if word == "!" {
-            negated = true;
-            continue;
+/// Reads a rule that drops what other hosts send to a port at a loopback address, as Docker makes them since version 28 for
+/// a port that is published there.
+fn dropped_from_others(rule: &str) -> Option<(IpNet, Protocol, u16)> {
+    let words: Vec<&str> = rule.split_whitespace().collect();
+    let [
+        ARRIVING,
+        "-d",
+        address,
+        "!",
+        "-i",
+        "lo",
+        "-p",
+        protocol,
+        "-m",
+        _,
+        "--dport",
+        port,
+        "-j",
+        "DROP",
+    ] = words[..]
+    else {
+        return None;
+    };
+    Some((
+        address.parse().ok()?,
+        protocol_of(protocol)?,
+        port.parse().ok()?,
+    ))
+}
+
+/// A rule that has a target.
+struct Line<'l> {
+    chain: &'l str,
+    target: &'l str,
+    options: Vec<Given<'l>>,
+}
+
+/// An option of a rule, with the word behind it.
+struct Given<'l> {
+    name: &'l str,
+    value: &'l str,
+    /// A `!` is before it.
+    not: bool,
+}
+
+impl<'l> Line<'l> {
+    /// Reads the words after `-A`; `None`: a rule that only counts.
+    fn read(rule: &'l str) -> Option<Self> {
+        let mut words = rule.split_whitespace();
+        let chain = words.next()?;
+        let mut options = Vec::new();
+        let mut not = false;
+        while let Some(word) = words.next() {
+            if word == "--comment" {
+                skip_comment(&mut words);
+            } else if word == "!" {
+                not = true;
+            } else if word.starts_with('-') {
+                let not = std::mem::take(&mut not);
+                let value = words.clone().next().unwrap_or_default();
+                options.push(Given {
+                    name: word,
+                    value,
+                    not,
+                });
+            }
         }
-        let not = std::mem::take(&mut negated);
-        match word {
-            "-p" => {
-                protocols = match words.next()? {
-                    _ if not => return None,
-                    "tcp" => vec![Protocol::Tcp],
-                    "udp" => vec![Protocol::Udp],
-                    // No port of a gate.
-                    _ => Vec::new(),
-                };
+        let is_target = |option: &&Given<'_>| ["-j", "-g"].contains(&option.name);
+        let target = options.iter().find(is_target)?.value;
+        Some(Self {
+            chain,
+            target,
+            options,
+        })
+    }
+
+    /// Returns which destinations the rule is for. Any but one network, or a network that cannot be read, is any.
+    fn demand(&self) -> Demand {
+        let mut demand = Demand::default();
+        for Given { name, value, .. } in self.options.iter().filter(|option| !option.not) {
+            match *name {
+                "-d" => demand.address = value.parse().ok(),
+                "--dst-type" => demand.to_host |= *value == "LOCAL",
+                _ => {}
             }
-            "-d" => {
-                let network = words.next()?.parse::<IpNet>().ok()?;
-                // Any but one network: as any.
-                address = Some(network).filter(|_| !not);
-            }
-            "-i" => {
-                let name = words.next()?.to_owned();
-                interface = Some(name).filter(|name| !not && !name.ends_with('+'));
-            }
-            "--dport" | "--dports" | "--ports" => {
-                let listed = words.next()?;
-                if not {
-                    return None;
+        }
+        demand
+    }
+
+    /// Returns a rule for each part of the ports that are listed; `None`: it is not understood.
+    fn rules(&self) -> Option<Vec<Rule>> {
+        // Another address for each.
+        if self.target == "NETMAP" {
+            return None;
+        }
+        let Demand { address, to_host } = self.demand();
+        let mut interface = None;
+        let (mut to, mut to_ports) = (None, None);
+        let mut protocols = vec![Protocol::Tcp, Protocol::Udp];
+        let mut ports = None;
+        for Given { name, value, not } in &self.options {
+            match *name {
+                "-d" if !not && address.is_none() => return None,
+                "-p" | "--dport" | "--dports" | "--ports" if *not => return None,
+                "-p" => {
+                    protocols = match *value {
+                        "tcp" | "udp" => protocol_of(value).into_iter().collect(),
+                        // No port of a gate.
+                        _ => Vec::new(),
+                    };
                 }
-                let listed: Option<Vec<_>> =
-                    listed.split(',').map(|part| range(part, ':')).collect();
-                ports = Some(listed?);
+                "-i" => {
+                    let name = Some((*value).to_owned());
+                    interface = name.filter(|name| !not && !name.ends_with('+'));
+                }
+                "--dport" | "--dports" | "--ports" => {
+                    let listed: Option<Vec<_>> =
+                        value.split(',').map(|part| range(part, ':')).collect();
+                    ports = Some(listed?);
+                }
+                "--to-destination" => (to, to_ports) = destination(value)?,
+                "--to-ports" => to_ports = Some(range(value, '-')?),
+                _ => {}
             }
-            "--to-destination" => (to, to_ports) = destination(words.next()?)?,
-            "--to-ports" => to_ports = Some(range(words.next()?, '-')?),
-            "--comment" => skip_comment(&mut words),
-            _ => {}
         }
-    }
-    let mut rules = Vec::new();
-    // Without a port, another rule has decided which packets come here.
-    for ports in ports? {
-        for protocol in &protocols {
-            rules.push(Rule {
-                protocol: *protocol,
-                ports,
-                address,
-                interface: interface.clone(),
-                to,
-                to_ports,
-            });
+        let mut rules = Vec::new();
+        // Without a port, it takes every port, or those of packets that other rules have led to its chain.
+        for ports in ports? {
+            for protocol in &protocols {
+                rules.push(Rule {
+                    protocol: *protocol,
+                    ports,
+                    address,
+                    to_host,
+                    interface: interface.clone(),
+                    to,
+                    to_ports,
+                });
+            }
         }
+        Some(rules)
     }
-    Some(rules)
+}
+
+fn protocol_of(name: &str) -> Option<Protocol> {
+    match name {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        _ => None,
+    }
 }
 
 /// A comment of several words stands between quotes; what is in it is no option.

@@ -1,33 +1,35 @@
-//! Ports of this host that its firewall sends on to containers or other hosts, and what the gates mean for them.
+//! Ports of this host that its firewall forwards to containers or other hosts, and what the gates mean for them.
 //!
 //! The program judges a packet before the firewall changes its destination, so it is the published port that a gate has to
 //! protect, and not the port of the container behind it.
 
+mod chains;
+mod host;
 mod iptables;
 mod nft;
 mod read;
+mod verdict;
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::{
-    config::{Addresses, Config, Gate, count},
-    datapath::Destinations,
-    sys::links::{self, Link, is_above},
-    values::{Port, Protocol},
-};
+use crate::{config::Config, datapath::Destinations, sys::links::is_above, values::Protocol};
 
+use chains::Demand;
+use host::{Host, guarded};
 use read::{Rules, read};
 
-/// A rule that sends packets to a port of this host on to another destination (DNAT).
+/// A rule that gives packets to a port of this host another destination (DNAT).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Rule {
     pub protocol: Protocol,
     pub ports: Ports,
     /// The destinations that it is for; `None`: all.
     pub address: Option<IpNet>,
+    /// It is for destinations of this host's own alone, also as far as is known.
+    pub to_host: bool,
     /// The interface by which packets must come; `None`: any, or any but some.
     pub interface: Option<String>,
     /// The new destination; `None`: it stays.
@@ -82,9 +84,9 @@ pub struct Concerned {
     pub port: String,
     /// The destinations that it is published at; `None`: all of this host's.
     pub address: Option<IpNet>,
-    /// Where its packets are sent, such as `172.17.0.2:80`.
+    /// Where its packets are forwarded, such as `172.17.0.2:80`.
     pub to: String,
-    /// The gate that protects the port itself, or else the port that it is sent to.
+    /// The gate that protects the port itself, or else the port that it is forwarded to.
     pub gate: String,
     pub guarded: bool,
     /// What is to be done where it is not guarded.
@@ -104,9 +106,9 @@ impl fmt::Display for Concerned {
         } = self;
         write!(f, "{port}")?;
         if let Some(address) = address {
-            write!(f, " of {}", shown(*address))?;
+            write!(f, " at {}", shown(*address))?;
         }
-        write!(f, ", which is sent on to {to}, ")?;
+        write!(f, ", forwarded to {to}, ")?;
         match advice {
             None => write!(f, "is guarded by gate {gate:?}"),
             Some(advice) => write!(f, "{advice}"),
@@ -134,18 +136,11 @@ impl Published {
             (Some(why), _) => Some(format!(
                 "the firewall's rules, and the ports that they publish, could not all be read: {why}"
             )),
-            (None, 0) => None,
-            (None, rules) => Some(format!(
-                "not looked at: {} of the firewall with maps, named sets or the like",
-                count(rules, "rule")
-            )),
+            (None, rules) => not_examined(rules),
         };
         Self {
-            rows: answered.then(|| {
-                // Without an answer, only rules for the guarded interfaces themselves count.
-                let links = links::all().unwrap_or_default();
-                concerned(config, destinations, &found.published, &links)
-            }),
+            rows: answered
+                .then(|| concerned(config, destinations, &found.published, &Host::of(config))),
             unread,
         }
     }
@@ -161,18 +156,31 @@ impl Published {
     }
 }
 
+/// Says how many rules are not understood, if some are.
+fn not_examined(rules: usize) -> Option<String> {
+    match rules {
+        0 => None,
+        1 => Some(
+            "1 firewall rule was not examined: it names no port, or uses maps, named sets or the like".to_owned(),
+        ),
+        rules => Some(format!(
+            "{rules} firewall rules were not examined: they name no port, or use maps, named sets or the like"
+        )),
+    }
+}
+
 /// Returns the published ports that the gates of `config` concern, and which of them would be guarded. `destinations`: what
-/// it guards. `links`: the interfaces of this host.
+/// it guards.
 fn concerned(
     config: &Config,
     destinations: &Destinations,
     published: &[Rule],
-    links: &[Link],
+    host: &Host,
 ) -> Vec<Concerned> {
     let mut found: Vec<Concerned> = Vec::new();
-    let is_reachable = |rule: &&Rule| rule.is_reachable(config, links);
+    let is_reachable = |rule: &&Rule| rule.is_reachable(config, host);
     for rule in published.iter().filter(is_reachable) {
-        found.extend(rule.concerned(config, destinations));
+        found.extend(rule.concerned(config, destinations, host));
     }
     found.dedup();
     found
@@ -180,96 +188,27 @@ fn concerned(
 
 impl Rule {
     /// Returns whether packets that come by a guarded interface may meet the rule, also because they are handed to a device above it.
-    fn is_reachable(&self, config: &Config, links: &[Link]) -> bool {
-        let names = &config.interfaces;
+    fn is_reachable(&self, config: &Config, host: &Host) -> bool {
+        let (names, links) = (&config.interfaces, &host.links);
         let is_above_one = |name: &String| {
-            let guarded = links.iter().filter(|link| names.contains(&link.name));
-            let guarded: Vec<u32> = guarded.map(|link| link.index).collect();
             let device = links.iter().find(|link| link.name == *name);
-            device.is_some_and(|device| is_above(device.index, &guarded, links))
+            device.is_some_and(|device| is_above(device.index, &guarded(config, links), links))
         };
         let by_another = |name| !names.is_empty() && !names.contains(name) && !is_above_one(name);
         !self.interface.as_ref().is_some_and(by_another)
-            && !self
-                .address
-                .is_some_and(|address| address.addr().is_loopback())
     }
 
-    fn concerned(&self, config: &Config, destinations: &Destinations) -> Vec<Concerned> {
-        let gates = || {
-            let gates = config.gates.iter();
-            gates.flat_map(|gate| gate.protect.iter().map(move |port| (gate, *port)))
+    /// Returns the rule for those packets alone that come to its chain.
+    fn under(&self, demand: Demand) -> Self {
+        let own = Demand {
+            address: self.address,
+            to_host: self.to_host,
         };
-        let among = |port: Port, ports: Ports| {
-            port.protocol == self.protocol && ports.range().contains(&port.number)
-        };
-        let mut found = Vec::new();
-        for (gate, port) in gates().filter(|(_, port)| among(*port, self.ports)) {
-            let advice = self.left_open(gate, config, destinations);
-            found.push(self.row(&gate.name, Ports::one(port.number), advice));
-        }
-        let Some(to) = self.to_ports else {
-            return found;
-        };
-        let behind = gates().find(|(_, port)| among(*port, to));
-        let whole = found.len() > usize::from(self.ports.last - self.ports.first);
-        if let Some((gate, port)) = behind.filter(|_| !whole) {
-            let advice = format!(
-                "stays open, though gate {:?} protects {port}: packets are judged before they are sent on, so list \
-                 {} under `protect`",
-                gate.name,
-                self.text(self.ports)
-            );
-            found.push(self.row(&gate.name, self.ports, Some(advice)));
-        }
-        found
-    }
-
-    /// Returns why the port is not guarded though this gate protects it.
-    fn left_open(
-        &self,
-        gate: &Gate,
-        config: &Config,
-        destinations: &Destinations,
-    ) -> Option<String> {
-        if gate.is_placed() {
-            return match self.address {
-                Some(address) => {
-                    let covers = |network: &IpNet| network.contains(&address);
-                    let is_guarded = gate.protect_at.iter().any(covers);
-                    (!is_guarded).then(|| {
-                        format!(
-                            "stays open: `protect_at` of gate {:?} does not cover {}",
-                            gate.name,
-                            shown(address)
-                        )
-                    })
-                }
-                None => Some(format!(
-                    "stays open at each address of this host that `protect_at` of gate {:?} does not cover",
-                    gate.name
-                )),
-            };
-        }
-        let is_guarded = |network: IpNet| {
-            let known = destinations.addresses.iter();
-            network.prefix_len() == network.max_prefix_len()
-                && known.map(|row| row.address).any(|ip| ip == network.addr())
-        };
-        match (&config.addresses, self.address) {
-            (Addresses::Every, _) | (Addresses::Host, None) => None,
-            (_, Some(address)) if is_guarded(address) => None,
-            (Addresses::Host, Some(address)) => Some(format!(
-                "stays open: {} is not an address of this host's own, and `addresses` is \"host\"",
-                shown(address)
-            )),
-            (Addresses::Listed(_), None) => Some(
-                "stays open at each address of this host that `addresses` does not list".to_owned(),
-            ),
-            (Addresses::Listed(_), Some(address)) => Some(format!(
-                "stays open: `addresses` does not list {}",
-                shown(address)
-            )),
+        let Demand { address, to_host } = demand.and(own);
+        Self {
+            address,
+            to_host,
+            ..self.clone()
         }
     }
 
@@ -295,7 +234,8 @@ impl Rule {
             (Some(ip), None) => ip.to_string(),
             (Some(IpAddr::V4(ip)), Some(ports)) => format!("{ip}:{ports}"),
             (Some(IpAddr::V6(ip)), Some(ports)) => format!("[{ip}]:{ports}"),
-            (None, ports) => format!("port {} of this host", ports.unwrap_or_default()),
+            (None, Some(ports)) => format!("port {ports} of this host"),
+            (None, None) => "the same port of this host".to_owned(),
         }
     }
 }

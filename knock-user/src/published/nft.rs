@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Found, Ports, Rule};
+use super::{
+    Found, Ports, Rule,
+    chains::{Chains, Demand, Met},
+};
 use crate::values::Protocol;
 
 /// What a ruleset says, beside the rules that iptables has made.
@@ -16,33 +19,145 @@ pub struct Ruleset {
     pub of_iptables: usize,
 }
 
+/// A chain, by its family, its table's name and its own.
+type Name<'d> = (&'d str, &'d str, &'d str);
+
 /// Reads what `nft -j list ruleset` has printed.
 pub fn read(text: &[u8]) -> serde_json::Result<Ruleset> {
     let document: Value = serde_json::from_slice(text)?;
     let mut ruleset = Ruleset::default();
-    let objects = document["nftables"].as_array().into_iter().flatten();
-    for statements in objects.filter_map(|object| object["rule"]["expr"].as_array()) {
+    let objects = document["nftables"].as_array();
+    let objects = objects.map(Vec::as_slice).unwrap_or_default();
+    let met = met(objects);
+    for rule in objects.iter().map(|object| &object["rule"]) {
+        let statements = rule["expr"].as_array().map(Vec::as_slice);
+        let demands = chain_of(rule, "chain").and_then(|chain| met.get(&chain));
+        let (Some(statements), Some(demands)) = (statements, demands) else {
+            continue;
+        };
         let of = |key| statements.iter().find_map(|statement| statement.get(key));
         if let Some(target) = of("dnat").or_else(|| of("redirect")) {
-            match rules(statements, target) {
-                Some(rules) => ruleset.found.published.extend(rules),
-                None => ruleset.found.not_understood += 1,
+            let Some(rules) = rules(statements, target) else {
+                ruleset.found.not_understood += 1;
+                continue;
+            };
+            for rule in rules {
+                let ways = demands.iter().map(|demand| rule.under(*demand));
+                ruleset.found.published.extend(ways);
             }
             continue;
         }
         let is_target = |statement: &Value| {
             let name = statement["xt"]["name"].as_str();
-            matches!(name, Some("DNAT" | "REDIRECT"))
+            matches!(name, Some("DNAT" | "REDIRECT" | "NETMAP"))
         };
         ruleset.of_iptables += usize::from(statements.iter().any(is_target));
     }
     Ok(ruleset)
 }
 
+/// Returns the chains that packets come to as they arrive. Of a chain without a hook to which no rule jumps that is not known:
+/// the elements of a map may lead there.
+fn met(objects: &[Value]) -> Met<Name<'_>> {
+    let mut chains = Chains::default();
+    for rule in objects.iter().map(|object| &object["rule"]) {
+        let Some((family, table, from)) = chain_of(rule, "chain") else {
+            continue;
+        };
+        let statements = rule["expr"].as_array().map(Vec::as_slice);
+        for statement in statements.into_iter().flatten() {
+            let mut targets = Vec::new();
+            add_targets(statement, &mut targets);
+            // What a map leads to which destinations is not read.
+            let by_map = statement.get("vmap").is_some();
+            for demand in demands(statements.unwrap_or_default(), by_map) {
+                for to in &targets {
+                    chains.add_jump((family, table, from), (family, table, *to), demand);
+                }
+            }
+        }
+    }
+    let roots = objects.iter().filter_map(|object| {
+        let chain = &object["chain"];
+        let name = chain_of(chain, "name")?;
+        let to_host = match chain["hook"].as_str() {
+            Some("prerouting") => false,
+            Some(_) => return None,
+            None if chains.leads_to(&name) => return None,
+            None => true,
+        };
+        let demand = Demand {
+            to_host,
+            ..Demand::default()
+        };
+        Some((name, demand))
+    });
+    chains.met(roots)
+}
+
+/// Returns the name of a chain, of the chain itself or of one of its rules; `key`: where its own is.
+fn chain_of<'d>(object: &'d Value, key: &str) -> Option<Name<'d>> {
+    let of = |key: &str| object[key].as_str();
+    Some((of("family")?, of("table")?, of(key)?))
+}
+
+/// Adds the chains to which a statement jumps, also in the elements of a map.
+fn add_targets<'d>(statement: &'d Value, targets: &mut Vec<&'d str>) {
+    match statement {
+        Value::Object(members) => {
+            for (key, value) in members {
+                let is_jump = matches!(key.as_str(), "jump" | "goto");
+                targets.extend(value["target"].as_str().filter(|_| is_jump));
+                add_targets(value, targets);
+            }
+        }
+        Value::Array(elements) => {
+            for element in elements {
+                add_targets(element, targets);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns which destinations these statements match: one of these demands. Where they cannot be read, or `is_unknown`, other hosts'
+/// are not among them as far as is known.
+fn demands(statements: &[Value], is_unknown: bool) -> Vec<Demand> {
+    let mut addresses = vec![None];
+    let mut to_host = is_unknown;
+    for matched in statements.iter().map(|statement| &statement["match"]) {
+        to_host |= is_for_local(matched);
+        let is_equal = matches!(matched["op"].as_str(), Some("==" | "in"));
+        if is_equal && is_destination(&matched["left"]["payload"]) {
+            match each(&matched["right"], network_of) {
+                Some(networks) => addresses = networks.into_iter().map(Some).collect(),
+                None => to_host = true,
+            }
+        }
+    }
+    let demand = |address| Demand { address, to_host };
+    addresses.into_iter().map(demand).collect()
+}
+
+/// Returns whether a match is `fib daddr type local`.
+fn is_for_local(matched: &Value) -> bool {
+    let fib = &matched["left"]["fib"];
+    let flags = &fib["flags"];
+    let mut flags = flags.as_array().into_iter().flatten().chain([flags]);
+    matched["op"] == "=="
+        && fib["result"] == "type"
+        && flags.any(|flag| flag == "daddr")
+        && matched["right"] == "local"
+}
+
+fn is_destination(payload: &Value) -> bool {
+    matches!(payload["protocol"].as_str(), Some("ip" | "ip6")) && payload["field"] == "daddr"
+}
+
 /// Returns a rule for each set of ports and each address that these statements match; `None`: that is not understood.
 fn rules(statements: &[Value], target: &Value) -> Option<Vec<Rule>> {
     let (mut ports, mut protocols) = (None, Vec::new());
-    let (mut addresses, mut interface) = (vec![None], None);
+    let mut interface = None;
     for statement in statements {
         let matched = &statement["match"];
         let (left, right) = (&matched["left"], &matched["right"]);
@@ -62,7 +177,7 @@ fn rules(statements: &[Value], target: &Value) -> Option<Vec<Rule>> {
                 if !is_equal {
                     return None;
                 }
-                addresses = each(right, network_of)?.into_iter().map(Some).collect();
+                each(right, network_of)?;
             }
             _ => {}
         }
@@ -86,18 +201,19 @@ fn rules(statements: &[Value], target: &Value) -> Option<Vec<Rule>> {
         Some(port) => Some(ports_of(port)?),
     };
     let mut rules = Vec::new();
-    // Without a port, another rule has decided which packets come here.
+    // Without a port, it takes every port, or those of packets that other rules have led to its chain.
     let ports = ports?;
     if protocols.is_empty() {
         protocols = vec![Protocol::Tcp, Protocol::Udp];
     }
     for ports in ports {
         for protocol in &protocols {
-            for address in &addresses {
+            for Demand { address, to_host } in demands(statements, false) {
                 rules.push(Rule {
                     protocol: *protocol,
                     ports,
-                    address: *address,
+                    address,
+                    to_host,
                     interface: interface.clone(),
                     to,
                     to_ports,

@@ -24,6 +24,8 @@ mod link {
     pub const MASTER: u16 = 10;
     pub const INFO: u16 = 18;
     pub const INFO_KIND: u16 = 1;
+    pub const INFO_DATA: u16 = 2;
+    pub const IPVLAN_MODE: u16 = 1;
     pub const PROMISCUITY: u16 = 30;
     pub const LINK_NAMESPACE: u16 = 37;
     pub const XDP: u16 = 43;
@@ -57,6 +59,8 @@ pub struct Link {
     pub mtu: u32,
     /// Kind of virtual interface, as `ip link show type` names it; `None` for hardware.
     pub kind: Option<String>,
+    /// The mode of an ipvlan or ipvtap, `IPVLAN_MODE_…` of `linux/if_link.h`.
+    pub ipvlan_mode: Option<u16>,
     /// Index of the interface that it is on top of, or of a veth's other end.
     pub lower: Option<u32>,
     /// The lower interface is in another network namespace, so its index means nothing here.
@@ -89,6 +93,10 @@ pub struct Address {
 
 /// Kinds of devices that share a lower device under MAC addresses of their own, or under its own.
 pub const SHARING: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
+/// Those of them that share its MAC address.
+const IPVLANS: [&str; 2] = ["ipvlan", "ipvtap"];
+/// The mode of an ipvlan in which it gets packets from the firewall's hook for input, `IPVLAN_MODE_L3S` of `linux/if_link.h`.
+pub const IPVLAN_L3S: u16 = 2;
 
 /// Bound on the devices below a device; the kernel allows eight.
 pub const DEEPEST: u32 = 16;
@@ -221,9 +229,12 @@ fn read_link(payload: &[u8]) -> Option<Link> {
             link::PROMISCUITY => read.promiscuity = number(value)?,
             link::PARENT_BUS => read.bus = Some(text(value)),
             link::INFO => {
-                let mut infos = attributes(value);
-                let kind = infos.find(|(info, _)| *info == link::INFO_KIND);
-                read.kind = kind.map(|(_, kind)| text(kind));
+                let info = |wanted| attributes(value).find(|(info, _)| *info == wanted);
+                read.kind = info(link::INFO_KIND).map(|(_, kind)| text(kind));
+                if IPVLANS.contains(&read.kind.as_deref().unwrap_or_default()) {
+                    let data = info(link::INFO_DATA).map(|(_, data)| data);
+                    read.ipvlan_mode = data.and_then(ipvlan_mode);
+                }
             }
             link::XDP => {
                 for (kind, value) in attributes(value) {
@@ -240,6 +251,12 @@ fn read_link(payload: &[u8]) -> Option<Link> {
         }
     }
     Some(read)
+}
+
+/// Reads what an ipvlan says of itself.
+fn ipvlan_mode(data: &[u8]) -> Option<u16> {
+    let (_, mode) = attributes(data).find(|(kind, _)| *kind == link::IPVLAN_MODE)?;
+    mode.try_into().ok().map(u16::from_ne_bytes)
 }
 
 /// Returns an address with the index of its interface; `None` where it is of another family than IP.
@@ -312,6 +329,30 @@ mod tests {
         assert_eq!(above(5), [6, 7, 8]);
         assert_eq!(above(4), [6]);
         assert_eq!(above(3), [0; 0]);
+    }
+
+    /// The numbers of other kinds' attributes mean something else.
+    #[test]
+    fn the_mode_of_an_ipvlan_is_read() {
+        let read = |kind: &str, data: &[u8]| {
+            let info = [
+                netlink::attribute(link::INFO_KIND, kind.as_bytes()),
+                netlink::attribute(link::INFO_DATA, data),
+            ];
+            let mut message = IfInfo { index: 3 }.bytes().to_vec();
+            message.extend(netlink::attribute(link::INFO, &info.concat()));
+            let link = read_link(&message).expect("it is one");
+            assert_eq!(link.kind.as_deref(), Some(kind));
+            link.ipvlan_mode
+        };
+        let flags = netlink::attribute(2, &[0, 0]);
+        let mode = netlink::attribute(link::IPVLAN_MODE, &IPVLAN_L3S.to_ne_bytes());
+        let data = [flags.clone(), mode].concat();
+        assert_eq!(read("ipvlan", &data), Some(IPVLAN_L3S));
+        assert_eq!(read("ipvtap", &data), Some(IPVLAN_L3S));
+        assert_eq!(read("vlan", &data), None);
+        assert_eq!(read("ipvlan", &flags), None);
+        assert_eq!(read("ipvlan", &[]), None);
     }
 
     #[test]

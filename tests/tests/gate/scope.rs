@@ -28,6 +28,7 @@ behaviours! {
     the_allow_list_always_passes;
     only_packets_to_these_addresses;
     only_packets_to_this_host;
+    ipv6_by_an_interface_that_does_not_say_that_it_forwards;
     only_packets_to_a_network_of_this_host;
     only_a_network_behind_this_host;
     monitor_mode_denies_nothing;
@@ -181,6 +182,27 @@ fn only_packets_to_this_host(scenario: &Scenario) {
     assert!(!is_listed());
     scenario.knockgate("reload").exits(0);
     assert!(is_listed());
+}
+
+/// The kernel forwards it by the setting for all interfaces, and the routes, which the program asks, tell the interface's own.
+fn ipv6_by_an_interface_that_does_not_say_that_it_forwards(scenario: &Scenario) {
+    if scenario.family == Family::V4 {
+        return;
+    }
+    let behind = Behind::of(scenario);
+    scenario.up(format!("addresses = \"host\"\n{}", Gate::ssh()));
+    let setting = format!("ipv6/conf/{WAN}/forwarding");
+    for (forwarding, warned) in [("0", true), ("1", false)] {
+        set(&scenario.lab.host, &[&setting], forwarding);
+        let check = scenario.knockgate("check").exits(0).stdout.clone();
+        assert_eq!(check.contains(&format!("{setting}=1")), warned, "{check}");
+        if warned {
+            let denied = behind.connect_within(scenario, Duration::from_millis(300));
+            assert_eq!(denied.map(drop), Err(Outcome::Silent));
+        } else {
+            assert!(behind.connect(scenario).is_ok(), "it is another host");
+        }
+    }
 }
 
 /// Where the table of addresses cannot tell which of the packets that a bridged interface takes are for other hosts.

@@ -1,4 +1,4 @@
-//! Ports that the firewall sends on: what `check` and `up` say of them, and what becomes of them.
+//! Ports that the firewall forwards: what `check` and `up` say of them, and what becomes of them.
 
 use std::{
     io::Write as _,
@@ -7,7 +7,8 @@ use std::{
 
 use knockgate_tests::{
     gate_config::Gate,
-    lab::{Family, Lab, Source::A},
+    lab::{Family, Lab, Source::A, WAN},
+    network::{ip, set},
     scenario::{Attach, Scenario},
 };
 use serde_json::{Value, json};
@@ -21,13 +22,18 @@ const RULES: &str = "
             type nat hook prerouting priority dstnat; policy accept;
             tcp dport 8022 redirect to :22
         }
+        chain output {
+            type nat hook output priority -100; policy accept;
+            tcp dport 9022 redirect to :22
+        }
     }
     table inet containers {
         map ports { type inet_service : ipv4_addr; }
-        chain sent_on {
+        chain arriving {
             type nat hook prerouting priority dstnat + 1; policy accept;
             ip daddr 10.77.0.1 tcp dport 8080 dnat ip to 10.88.0.2:80
             ip daddr 127.0.0.1 tcp dport 8081 dnat ip to 10.88.0.2:25
+            ip daddr 10.79.0.7 fib daddr type local tcp dport 8082 dnat ip to 10.88.0.2:82
             dnat ip to tcp dport map @ports
         }
     }
@@ -99,15 +105,45 @@ fn of_nft() {
         );
         let said = scenario.knockgate("check").exits(0).stdout.clone();
         for line in [
-            "8080/tcp of 10.77.0.1, which is sent on to 10.88.0.2:80, is guarded by gate \"ssh\"",
-            "not looked at: 1 rule of the firewall with",
+            "8080/tcp at 10.77.0.1, forwarded to 10.88.0.2:80, is guarded by gate \"ssh\"",
+            "1 firewall rule was not examined: it names no port",
         ] {
             assert!(said.contains(line), "{said}");
         }
         let said = scenario.knockgate("up").exits(0).stderr.clone();
-        assert!(said.contains("8080/tcp of 10.77.0.1"), "{said}");
+        assert!(said.contains("8080/tcp at 10.77.0.1"), "{said}");
         scenario.closed(A, "8022/tcp");
+
+        forwarding(&scenario.lab);
     });
+}
+
+/// A host that forwards lets packets to others by, which only some of the rules take.
+fn forwarding(lab: &Lab) {
+    set(&lab.host, &["ipv4/ip_forward"], "1");
+    let gate = Gate::ssh().protect("8022/tcp 8080/tcp 8081/tcp 8082/tcp");
+    lab.configure(&format!(
+        "interfaces = [{WAN:?}]\naddresses = \"host\"\n{gate}"
+    ));
+    let guarded = || {
+        let (published, open) = checked(lab);
+        let rows: Vec<&Value> = published.iter().collect();
+        assert_eq!(rows.len(), 4, "{rows:?}");
+        let ports = ["8022/tcp", "8080/tcp", "8081/tcp", "8082/tcp"];
+        let guarded = ports.map(|port| find(&rows, "port", port)["guarded"] == true);
+        (guarded, open)
+    };
+    let (before, open) = guarded();
+    assert_eq!(before, [false, true, true, false]);
+    for said in [
+        "8022/tcp, forwarded to port 22 of this host, stays open to packets for other hosts",
+        "10.79.0.7 is not one of this host's own addresses",
+    ] {
+        assert!(open.iter().any(|open| open.contains(said)), "{open:?}");
+    }
+    ip(&lab.host, "route add local 10.79.0.0/24 dev lo");
+    let (with_network, _) = guarded();
+    assert_eq!(with_network, [false, true, true, true]);
 }
 
 /// Their rules are in nft's list too, but without their destinations.
@@ -115,6 +151,7 @@ fn of_nft() {
 fn of_iptables() {
     const RULES: &str = "*nat\n:DOCKER - [0:0]\n\
         -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
+        -A OUTPUT -p tcp -m tcp --dport 9022 -j REDIRECT --to-ports 22\n\
         -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8022 -j DNAT --to-destination 10.77.0.1:22\n\
         COMMIT\n";
     let tools = ["iptables-restore", "iptables-save"];

@@ -7,7 +7,8 @@ use knockgate_tests::{
     foreign::ForeignProgram,
     gate_config::{ALICE, Gate},
     lab::{BELOW, CLIENT_INTERFACE, Family, Lab, Source::A, WAN},
-    links::{self, BRIDGE, Kind, MACVLAN, SECOND, VLAN, VRF},
+    links::{self, BRIDGE, IPVLAN, Kind, MACVLAN, SECOND, VLAN, VRF},
+    need::kernel_has,
     network::{ip, set},
     run::run,
     scenario::{Attach, Scenario},
@@ -30,6 +31,51 @@ fn a_bridge_is_guarded_by_itself() {
 #[test]
 fn a_macvlan_is_guarded_by_itself() {
     is_guarded(&MACVLAN, &WITHOUT_NATIVE);
+}
+
+#[test]
+fn an_ipvlan_is_guarded_by_itself() {
+    is_guarded(&IPVLAN, &WITHOUT_NATIVE);
+}
+
+/// The kernel shows the packets of such devices to no program on them.
+#[test]
+fn a_vrf_and_an_ipvlan_in_mode_l3s_are_refused() {
+    let Some(lab) = Lab::build(&[]) else {
+        return;
+    };
+    for (what, device, advice) in [
+        (
+            "VRFs",
+            "type vrf table 10",
+            "`ip link show master past` lists",
+        ),
+        (
+            "ipvlans",
+            "link wan type ipvlan mode l3s",
+            "guard the card below",
+        ),
+    ] {
+        let add = format!(
+            "link add past {}\nlink set past up",
+            device.replace("wan", WAN)
+        );
+        if !kernel_has(what, &lab.host, &add) {
+            return;
+        }
+        for attach in WITHOUT_NATIVE.iter().filter(|attach| attach.is_there()) {
+            let top = format!("interfaces = [\"past\"]\nattach = {:?}\n", attach.name());
+            lab.configure(&format!("{top}{}", Gate::ssh()));
+            let check = lab.knockgate(&["check"]);
+            let said = &check.exits(0).stdout;
+            assert!(said.contains(advice), "{said}");
+            let up = lab.knockgate(&["up"]);
+            assert_eq!(up.code, Some(1), "{what}, {attach:?}: {}", up.stderr);
+            assert!(up.stderr.contains(advice), "{}", up.stderr);
+            lab.assert_untouched();
+        }
+        ip(&lab.host, "link del past");
+    }
 }
 
 #[test]

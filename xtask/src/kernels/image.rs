@@ -19,7 +19,7 @@ const INIT: &str = include_str!("init.sh");
 
 /// Kernel modules that the suites need: for veth pairs, bridges, tags, devices without link headers, tunnels, encryption and its
 /// ciphers; and those that list sockets, which the kernel would load by itself if there was a `modprobe`.
-const MODULES: [&str; 29] = [
+const MODULES: [&str; 30] = [
     "veth",
     "bridge",
     "tun",
@@ -48,6 +48,7 @@ const MODULES: [&str; 29] = [
     "udp_diag",
     "bonding",
     "macvlan",
+    "ipvlan",
     "pppoe",
     "vrf",
 ];

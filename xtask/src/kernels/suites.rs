@@ -157,6 +157,8 @@ const CHECKS: [Check; 16] = [
             "a_bridge_is_guarded_by_itself",
             "a_macvlan_is_guarded_by_itself",
             "a_vlan_device_is_guarded_by_itself",
+            "a_vrf_and_an_ipvlan_in_mode_l3s_are_refused",
+            "an_ipvlan_is_guarded_by_itself",
             "an_interface_of_a_vrf_is_guarded",
             "ipsec::what_is_decrypted_is_judged_and_not_replied_to",
         ]),

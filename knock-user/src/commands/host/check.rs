@@ -190,7 +190,7 @@ pub fn own_addresses(guarded: &Destinations) -> String {
     let own = guarded.addresses.iter().filter(|row| row.kind == "own");
     let own: Vec<String> = own.map(|row| row.address.to_string()).collect();
     match own.as_slice() {
-        [] => "guards packets to this host's own addresses, of which there is none now".to_owned(),
+        [] => "guards packets to this host's own addresses, of which there are none now".to_owned(),
         own => format!(
             "guards packets to this host's own addresses, now {}",
             own.join(", ")

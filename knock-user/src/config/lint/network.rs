@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::{
-        draft::Draft,
+        draft::{Draft, DraftAddresses},
         host::HostFacts,
         source::{Findings, Located, Span},
     },
@@ -30,6 +30,7 @@ pub(super) fn lint(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts)
         addresses(findings, draft, devices);
     }
     source_routing(findings, draft, host);
+    forwarding(findings, draft, host);
     unreadable(findings, draft, host);
 }
 
@@ -167,6 +168,24 @@ fn source_routing(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) 
                  after it was judged; where nothing needs it, switch it off: `sysctl -w {setting}=0`"
             );
             findings.warning("source-routing", *span, message);
+        }
+    }
+}
+
+/// Warns of interfaces where packets of IPv6 to other hosts are taken for this host's.
+fn forwarding(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
+    if !matches!(draft.addresses, DraftAddresses::Host) {
+        return;
+    }
+    for Located { value: name, span } in &draft.interfaces {
+        if host.forwarding_unsaid.contains(name) {
+            let message = format!(
+                "net/ipv6/conf/{name}/forwarding is 0, so packets of IPv6 to other hosts that arrive on {name} are guarded as if \
+                 they were for this host, and the kernel forwards them all the same (`all/forwarding` or `force_forwarding` is \
+                 1): at protected ports they are denied. Switch it on: `sysctl -w net/ipv6/conf/{name}/forwarding=1`, with \
+                 `accept_ra` 2 where router advertisements are needed; or list the addresses"
+            );
+            findings.warning("ipv6-forwarding", *span, message);
         }
     }
 }

@@ -109,6 +109,7 @@ pub(super) fn host() -> HostFacts {
             device("ib0", None),
         ]),
         source_routing: BTreeMap::new(),
+        forwarding_unsaid: BTreeSet::new(),
         ssh: SshSession::parse("192.0.2.77 50022 192.0.2.1 22"),
         unreadable: [(
             "ib0".to_owned(),
@@ -255,6 +256,27 @@ fn source_routing_is_warned_of_where_it_is_on_at_a_guarded_interface() {
         "{finding}"
     );
     let elsewhere = GOOD.replace("eth0", "eth1");
+    assert_eq!(codes(&elsewhere, &host), [] as [&str; 0]);
+}
+
+#[test]
+fn forwarding_that_the_routes_do_not_tell_is_warned_of_where_they_are_asked() {
+    let mut host = host();
+    host.forwarding_unsaid.insert("eth0".to_owned());
+    assert_eq!(codes(GOOD, &host), [] as [&str; 0]);
+    let asked = GOOD.replace(ALLOW, &format!("{ALLOW}addresses = \"host\"\n"));
+    let (_, findings) = Config::parse_on(&asked, "k.toml", &host).expect("valid");
+    let [finding] = findings.as_slice() else {
+        panic!("one finding, not {findings:#?}");
+    };
+    assert_eq!(finding.code, "ipv6-forwarding");
+    assert!(
+        finding
+            .message
+            .contains("`sysctl -w net/ipv6/conf/eth0/forwarding=1`"),
+        "{finding}"
+    );
+    let elsewhere = asked.replace("eth0", "eth1");
     assert_eq!(codes(&elsewhere, &host), [] as [&str; 0]);
 }
 

@@ -5,6 +5,8 @@ mod bridged;
 mod checksums;
 mod reply_settings;
 
+pub use bridged::is_any as is_bridged;
+
 use std::{collections::BTreeMap, fs, io, net::IpAddr};
 
 use knock_common::{
@@ -70,7 +72,7 @@ impl HostState {
         });
         let has_networks = routes.iter().any(is_network);
         let indices: Vec<u32> = guarded.iter().map(|(index, _)| *index).collect();
-        let bridged = bridged::is_any(&indices, &all);
+        let bridged = is_bridged(&indices, &all);
         let bonds = bonds(&indices, &all);
         if !rejects(config) {
             return Ok(Self {
@@ -236,7 +238,7 @@ fn add_routed(
 
 /// Returns whether a route makes more addresses this host's own than the table can list.
 fn is_network(route: &LocalRoute) -> bool {
-    // Part of 127.0.0.0/8, which does not come by an interface.
+    // Part of 127.0.0.0/8, which the program guards without the table.
     let is_loopback = route.destination.is_loopback() && route.prefix >= 8;
     !route.is_single() && !is_loopback
 }

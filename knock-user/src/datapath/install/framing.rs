@@ -1,4 +1,4 @@
-//! What packets of an interface begin with. It decides which entry of the program reads them.
+//! What packets of an interface begin with, if a program there sees any. It decides which entry of the program reads them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::sys::{
     ethtool,
-    links::{self, Link},
+    links::{self, IPVLAN_L3S, Link},
 };
 
 /// Link types, of `linux/if_arp.h`.
@@ -74,7 +74,8 @@ pub fn index_of(name: &str) -> Result<u32> {
         .ok_or_else(|| anyhow!("there is no interface `{name}`; `ip link` lists the interfaces"))
 }
 
-/// Returns what packets of the interface `index` begin with. Fails where no entry of the program reads such packets.
+/// Returns what packets of the interface `index` begin with. Fails where no entry of the program reads such packets,
+/// or is shown any.
 pub fn framing(name: &str, index: u32) -> Result<Framing> {
     let links = links::all().context("cannot ask the kernel about the interface")?;
     match links.iter().find(|link| link.index == index) {
@@ -83,7 +84,7 @@ pub fn framing(name: &str, index: u32) -> Result<Framing> {
     }
 }
 
-/// Returns the interfaces of this host that no entry of the program reads, and why.
+/// Returns the interfaces of this host whose packets no entry of the program reads, or is shown, and why.
 pub fn unreadable() -> Result<BTreeMap<String, String>> {
     let links = links::all()?;
     let errors = links
@@ -97,6 +98,7 @@ pub fn framing_of(link: &Link) -> Result<Framing> {
     let Link {
         name, link_type, ..
     } = link;
+    refuse_bypassed(link)?;
     if [link_type::ETHERNET, link_type::LOOPBACK].contains(link_type) {
         return Ok(Framing::Ethernet);
     }
@@ -121,6 +123,26 @@ pub fn framing_of(link: &Link) -> Result<Framing> {
         "the interface {name} cannot be guarded: packets of its kind ({kind}, link type {link_type}) are neither \
          Ethernet nor bare IP as far as an XDP program can see, so what is guarded could not be told from the rest"
     )
+}
+
+/// Refuses an interface that the kernel only writes into packets (`skb->dev`) which it has received by another one: no
+/// program on it, whether XDP or TCX, is shown any of them. Of a VRF that is `vrf_ip_rcv`, of an ipvlan in mode l3s
+/// `ipvlan_nf_input`.
+fn refuse_bypassed(link: &Link) -> Result<()> {
+    let name = &link.name;
+    if link.kind.as_deref() == Some("vrf") {
+        bail!(
+            "the interface {name} cannot be guarded: it is a VRF, and the kernel shows packets only to programs on its member \
+             interfaces; guard these instead, which `ip link show master {name}` lists"
+        );
+    }
+    if link.ipvlan_mode == Some(IPVLAN_L3S) {
+        bail!(
+            "the interface {name} cannot be guarded: it is an ipvlan in mode l3s, and the kernel shows packets only to programs \
+             on the card below it; guard the card below"
+        );
+    }
+    Ok(())
 }
 
 /// Returns whether it is the IPv4 address of one host.
@@ -166,6 +188,33 @@ mod tests {
                 framing_of(&interface(link_type::GRE, "gre", remote)).is_err(),
                 "{remote:?}"
             );
+        }
+    }
+
+    #[test]
+    fn devices_past_which_packets_go_are_refused() {
+        let ethernet = |kind, mode| Link {
+            ipvlan_mode: mode,
+            ..interface(link_type::ETHERNET, kind, &[0xff; 6])
+        };
+        for (kind, mode, advice) in [
+            ("vrf", None, Some("`ip link show master x0` lists")),
+            ("ipvlan", Some(0), None),
+            ("ipvlan", Some(1), None),
+            ("ipvlan", Some(2), Some("guard the card below")),
+            ("ipvtap", Some(2), Some("guard the card below")),
+        ] {
+            match (framing_of(&ethernet(kind, mode)), advice) {
+                (Ok(framing), None) => assert_eq!(framing, Framing::Ethernet, "{kind}"),
+                (Err(error), Some(advice)) => {
+                    let said = error.to_string();
+                    assert!(
+                        said.contains("x0 cannot") && said.ends_with(advice),
+                        "{said}"
+                    );
+                }
+                (framing, _) => panic!("{kind} in mode {mode:?}: {framing:?}"),
+            }
         }
     }
 

@@ -68,7 +68,7 @@ pub(super) fn require(config: &Config, is_called: bool) -> Result<()> {
     if is_called {
         bail!(
             "`--into` puts an XDP program into an array of such programs, and `attach = \"tcx\"` asks for another kind: leave \
-             out the one or the other"
+             out one or the other"
         );
     }
     Ok(())
