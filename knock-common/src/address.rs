@@ -50,7 +50,7 @@ pub trait Address: Pod + Eq + Hash + Debug + Into<IpAddr> {
     /// Returns whether packets to the address are for this host too, whatever its own addresses are, so that no table lists
     /// it: multicast, the limited broadcast, IPv4's network 0 (a host that has no address yet), and IPv4's loopback network,
     /// which the kernel takes from other hosts with `route_localnet`, or where a rule for DNAT comes before the check.
-    fn is_anyones(self) -> bool;
+    fn is_of_every_host(self) -> bool;
 
     /// Returns the address folded to 64 bits, for tags.
     fn fold(self) -> u64;
@@ -110,7 +110,7 @@ impl Address for V4 {
     }
 
     #[inline(always)]
-    fn is_anyones(self) -> bool {
+    fn is_of_every_host(self) -> bool {
         let [first, ..] = self.0.to_ne_bytes();
         first & 0xf0 == 0xe0 || first == 0 || first == 127 || self.0 == u32::MAX
     }
@@ -147,7 +147,7 @@ impl Address for V6 {
     }
 
     #[inline(always)]
-    fn is_anyones(self) -> bool {
+    fn is_of_every_host(self) -> bool {
         self.0.to_ne_bytes()[0] == 0xff
     }
 
@@ -223,9 +223,9 @@ mod tests {
 
     #[test]
     fn addresses_that_no_host_has_alone_are_told_from_others() {
-        let is_anyones = |address: &str| match address.parse::<IpAddr>().unwrap() {
-            IpAddr::V4(address) => V4::from(address).is_anyones(),
-            IpAddr::V6(address) => V6::from(address).is_anyones(),
+        let is_of_every_host = |address: &str| match address.parse::<IpAddr>().unwrap() {
+            IpAddr::V4(address) => V4::from(address).is_of_every_host(),
+            IpAddr::V6(address) => V6::from(address).is_of_every_host(),
         };
         for many in [
             "224.0.0.1",
@@ -238,7 +238,7 @@ mod tests {
             "ff02::1",
             "ffff::",
         ] {
-            assert!(is_anyones(many), "{many}");
+            assert!(is_of_every_host(many), "{many}");
         }
         for one in [
             "192.0.2.1",
@@ -252,7 +252,7 @@ mod tests {
             "2001:db8::ff",
             "::",
         ] {
-            assert!(!is_anyones(one), "{one}");
+            assert!(!is_of_every_host(one), "{one}");
         }
     }
 

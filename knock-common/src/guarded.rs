@@ -87,7 +87,7 @@ pub fn is_place<E: Env, A: Address>(env: &E, destination: A, gate: u16) -> bool 
 /// Not inlined: the verifier then checks it once, and the frames of its callers stay small.
 #[inline(never)]
 fn is_for_host<E: Env, A: Address>(env: &E, packet: &Segment<A>) -> bool {
-    if env.address_kind(packet.destination) != 0 || packet.destination.is_anyones() {
+    if env.address_kind(packet.destination) != 0 || packet.destination.is_of_every_host() {
         return true;
     }
     match env.route_here(packet) {

@@ -400,7 +400,7 @@ impl<'c> Model<'c> {
             // Behind a bridge that forwards nothing: see `system::OWN`.
             Addresses::Host => {
                 own().any(|own| own == destination)
-                    || is_anyones(destination)
+                    || is_of_every_host(destination)
                     || is_of_one_link(source)
                     || is_of_one_link(destination)
             }
@@ -443,7 +443,7 @@ fn is_of_one_link(address: IpAddr) -> bool {
 }
 
 /// Returns whether packets to an address reach every host that listens for them, or the host's loopback network.
-fn is_anyones(address: IpAddr) -> bool {
+fn is_of_every_host(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             v4.is_multicast() || v4.is_broadcast() || matches!(v4.octets()[0], 0 | 127)
