@@ -64,6 +64,8 @@ pub struct Published {
     /// `None`: the rules could not be read.
     #[serde(rename = "published")]
     pub rows: Option<Vec<Concerned>>,
+    /// Rules that change destinations in a way that is not understood: their ports are not among the rows.
+    pub unexamined_rules: usize,
     /// What was not read, in a sentence.
     #[serde(skip)]
     pub unread: Option<String>,
@@ -141,6 +143,7 @@ impl Published {
         Self {
             rows: answered
                 .then(|| concerned(config, destinations, &found.published, &Host::of(config))),
+            unexamined_rules: found.not_understood,
             unread,
         }
     }

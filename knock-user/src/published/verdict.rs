@@ -69,12 +69,19 @@ impl Rule {
             } else {
                 "each port of "
             };
+            let ports = format!("{every}{}", self.text(self.ports));
+            let remedy = match self.left_open(gate, &guard) {
+                None => format!("list {ports} under `protect`"),
+                // To list it at this gate would close it elsewhere alone.
+                Some(_) if gate.is_placed() => {
+                    format!("protect {ports} by another gate, without `protect_at`")
+                }
+                Some(still) => format!("list {ports} under `protect`, which then {still}"),
+            };
             let advice = format!(
-                "{}, though gate {:?} protects {port}: packets are judged before they are forwarded, so list \
-                 {every}{} under `protect`",
+                "{}, though gate {:?} protects {port}: packets are judged before they are forwarded, so {remedy}",
                 self.stays_open(),
                 gate.name,
-                self.text(self.ports)
             );
             found.push(self.row(&gate.name, self.ports, Some(advice)));
         }

@@ -290,6 +290,7 @@ mod tests {
             guarded: Some(guarded),
             published: Some(Published {
                 rows: Some(Vec::new()),
+                unexamined_rules: 0,
                 unread: None,
             }),
         };
@@ -302,6 +303,7 @@ mod tests {
                 "destinations": "every",
                 "addresses": [],
                 "published": [],
+                "unexamined_rules": 0,
             })
         );
     }

@@ -199,10 +199,15 @@ pub fn report(config: &Config, up: &Up) {
             on(&up.attachments)
         ),
     }
-    if config.addresses == Addresses::Host {
-        match Destinations::of(config) {
+    match &config.addresses {
+        Addresses::Every => {}
+        Addresses::Host => match Destinations::of(config) {
             Ok(guarded) => tracing::info!("{}", own_addresses(&guarded)),
             Err(error) => tracing::warn!("cannot read this host's addresses: {error}"),
+        },
+        Addresses::Listed(listed) => {
+            let listed: Vec<String> = listed.iter().map(ToString::to_string).collect();
+            tracing::info!("guards packets to {} alone", listed.join(", "));
         }
     }
     for gate in &config.gates {

@@ -111,6 +111,9 @@ fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
     if !draft.gates.is_empty() && gates.next().is_none() {
         return;
     }
+    // A router may list what is behind it. But where no address is this host's, its own have more likely been forgotten.
+    let mut all = devices.iter().flat_map(|device| &device.addresses);
+    let has_own = all.any(|address| guarded(&address.ip));
     let mut open = BTreeMap::new();
     for device in devices {
         if draft
@@ -129,6 +132,8 @@ fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
                 open.insert(address.ip, "link-local");
             } else if address.is_temporary {
                 open.insert(address.ip, "temporary");
+            } else if !has_own {
+                open.insert(address.ip, "its own");
             }
             if let Some(broadcast) = address.broadcast.filter(|_| to_all) {
                 open.insert(broadcast.into(), "broadcast");

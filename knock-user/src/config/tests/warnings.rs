@@ -307,6 +307,28 @@ fn groups_are_left_open_where_a_gate_guards_a_udp_port() {
     assert!(!finding.message.contains("fe80::1"), "{finding}");
 }
 
+/// A typing error, or a router that guards what is behind it.
+#[test]
+fn a_host_that_has_none_of_the_addresses_is_told_its_own() {
+    let foreign = GOOD.replace(ALLOW, &format!("{ALLOW}addresses = [\"192.0.2.99\"]\n"));
+    let (_, findings) = Config::parse_on(&foreign, "k.toml", &host()).expect("valid");
+    let said: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.code == "addresses-left-open")
+        .map(|finding| finding.message.as_str())
+        .collect();
+    let [said] = said.as_slice() else {
+        panic!("one of these, not {findings:#?}");
+    };
+    for address in [
+        "192.0.2.1 (its own)",
+        "2001:db8::1 (its own)",
+        "fe80::1 (link-local)",
+    ] {
+        assert!(said.contains(address), "{said}");
+    }
+}
+
 #[test]
 fn the_sequence_everyone_knows_gets_every_warning_it_deserves() {
     let text = GOOD.replace(SEQUENCE, "\"7000/tcp\", \"8000/tcp\", \"9000/tcp\"");

@@ -97,6 +97,20 @@ fn a_gate_guards_the_port_that_is_published_and_not_the_one_behind() {
                 .to_owned(),
         ]
     );
+    // At a gate with destinations of its own, it would be closed at these alone.
+    let placed = said("", "[\"80/tcp\"]\nprotect_at = [\"172.17.0.0/16\"]");
+    assert!(
+        placed[0].ends_with("so protect 8080/tcp by another gate, without `protect_at`"),
+        "{placed:?}"
+    );
+    let elsewhere = said("addresses = [\"198.51.100.1\"]", "[\"80/tcp\"]");
+    assert!(
+        elsewhere[0].ends_with(
+            "so list 8080/tcp under `protect`, which then stays open at each address of this host that `addresses` does not \
+             list"
+        ),
+        "{elsewhere:?}"
+    );
     assert_eq!(said("", "[\"80/udp\"]"), [""; 0]);
     assert_eq!(
         said("", "[\"80/tcp\", \"8080/tcp\", \"9090/tcp\"]").len(),
