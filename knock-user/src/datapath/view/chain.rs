@@ -63,7 +63,7 @@ impl Datapath {
         }
     }
 
-    /// As [`in_the_way`](Self::in_the_way), to ours alone.
+    /// Returns why packets may not come to ours.
     pub fn before_ours(&self) -> Result<Vec<String>> {
         match &self.applied.circumstances.into {
             Some(into) => into.before_ours(self.config()),
