@@ -85,8 +85,8 @@ fn judged<A: Address>(
     }
 }
 
-/// Counts the packet, and returns the verdict as an XDP action. There are no replies, since this entry is not loaded if a
-/// gate rejects.
+/// Counts the packet, and returns the verdict as an XDP action. There are no replies: this entry is loaded for a
+/// gate that rejects only where the array that calls ours takes no other.
 #[inline(always)]
 fn counted(verdict: Verdict, length: u64) -> u32 {
     count(verdict, length);

@@ -57,8 +57,9 @@ pub struct Guard {
     routes: Routes,
     /// The last error of what is to follow on each interface.
     unfit: BTreeMap<String, Complaint>,
-    /// Why packets may not come to the program in its slot.
-    in_the_way: BTreeSet<String>,
+    /// Why packets may not come to the program in its slot, as of the last look. `None`: before the first one, as what has brought it up
+    /// has said it.
+    in_the_way: Option<BTreeSet<String>>,
 }
 
 /// Whether the datapath is still up.
@@ -92,8 +93,7 @@ impl Guard {
                 next_look: now,
             },
             unfit: BTreeMap::new(),
-            // What has brought it up has said these.
-            in_the_way: datapath.before_ours()?.into_iter().collect(),
+            in_the_way: None,
         };
         for (name, error) in &up.failed {
             guard.refuse(name, error);
@@ -275,10 +275,12 @@ impl Guard {
     /// Says why packets may not come to the program in its slot, where that is new.
     fn look_before(&mut self, datapath: &Datapath) -> Result<()> {
         let now: BTreeSet<_> = datapath.before_ours()?.into_iter().collect();
-        for why in now.difference(&self.in_the_way) {
-            tracing::warn!("{why}");
+        if let Some(before) = &self.in_the_way {
+            for why in now.difference(before) {
+                tracing::warn!("{why}");
+            }
         }
-        self.in_the_way = now;
+        self.in_the_way = Some(now);
         Ok(())
     }
 

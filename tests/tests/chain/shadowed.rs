@@ -72,7 +72,7 @@ fn a_program_that_does_not_use_the_array_is_warned_of() {
         let _balancer = balancer(scenario, &array);
         configure(scenario, alone(), gate());
         let says = format!(
-            "does not use the array pinned at {}",
+            "does not itself use the array pinned at {}",
             pins.at("array").display()
         );
         into(scenario, pins, "").exits(0).says(&[WAN, &says]);

@@ -187,8 +187,12 @@ pub fn report(config: &Config, up: &Up) {
         Before::Nothing => {}
         Before::Same => {
             if up.guarded.is_empty() && up.failed.is_empty() && up.renewed.is_empty() {
+                let read_again = match config.addresses {
+                    Addresses::Host => "; this host's addresses have been read again",
+                    Addresses::Every | Addresses::Listed(_) => "",
+                };
                 tracing::info!(
-                    "up already{}, with this configuration; what follows from this host's addresses is up to date",
+                    "up already{}, with this configuration: nothing to change{read_again}",
                     on(&up.attachments)
                 );
             }

@@ -30,7 +30,7 @@ impl IntoSlot {
         Ok(found)
     }
 
-    /// Returns why packets may not come to ours. Nothing where the array is gone, or the slot holds another program, or an interface
+    /// Returns why packets may not come to ours. Which arrays a program uses is known with `CAP_SYS_ADMIN` alone. Nothing where the array is gone, or the slot holds another program, or an interface
     /// none: that is said with the interface's state.
     pub fn before_ours(&self, config: &Config) -> Result<Vec<String>> {
         let Some(OpenArray { array, .. }) = self.open_to_look()? else {
@@ -58,7 +58,7 @@ impl IntoSlot {
                 && !tables.contains(&id)
             {
                 found.push(format!(
-                    "{name} carries {}, which does not use the array pinned at {} itself: unless a program that it calls \
+                    "{name} carries {}, which does not itself use the array pinned at {}: unless a program that it calls \
                      does, no packet comes to knockgate there, and every port is open",
                     xdp::program_name(carried.program),
                     self.pin.display()

@@ -289,8 +289,8 @@ pub fn choose(argument: &IntoArgument) -> Result<IntoSlot> {
 /// Keeps other knockgates from choosing a slot of the array pinned at `pin`, until it is dropped. `root`: has been locked by
 /// this process.
 ///
-/// Everybody who may read the folder of the pin can keep it locked. So after a minute it goes on without: of two that choose the same slot
-/// then, one sees the other's program there ([`IntoSlot::enter`]).
+/// Everybody who may read the folder of the pin can keep it locked. So after a minute it goes on without: two could choose the
+/// same slot then, which [`IntoSlot::enter`] sees unless both write at the same moment. `status` shows it.
 pub fn turn(pin: &Path, root: &PinRoot) -> Result<Option<Lock>> {
     let Some(parent) = pin.parent() else {
         return Ok(None);

@@ -72,8 +72,8 @@ impl Datapath {
         Ok(true)
     }
 
-    /// Ends the sessions that are `to_end`. Returns how many flows went on until then: of one that both sides have closed, the session
-    /// stays in the table until its slot is needed.
+    /// Ends the sessions that are `to_end`. Returns how many flows went on until then: of one that both sides have closed, or that has been
+    /// idle for too long, the session stays in the table until its slot is needed.
     pub(in crate::datapath) fn end_sessions(
         &self,
         to_end: impl Fn(&Session) -> bool,
@@ -87,7 +87,7 @@ impl Datapath {
             }
             if session.is_closing() {
                 closing.push(row(&session, now));
-            } else {
+            } else if self.is_remembered(&session, now) {
                 open += 1;
             }
         }

@@ -54,7 +54,10 @@ pub(super) fn bring_up(
     }
     Datapath::open(root)?.adopt_connections(None)?;
     let (mut guarded, mut failed) = (Vec::new(), Vec::new());
-    for name in &config.interfaces {
+    // A slot has room for the entry of one kind: where there are both, for that of Ethernet.
+    let mut names: Vec<_> = config.interfaces.iter().collect();
+    names.sort_by_key(|name| framing_now(name).ok() == Some(Framing::BareIp));
+    for name in names {
         match guard(root, name, &contents.applied) {
             Ok(attached) => guarded.extend(attached.map(|attached| Guarded {
                 interface: name.clone(),
@@ -85,11 +88,15 @@ pub(super) fn bring_up(
     })
 }
 
+fn framing_now(name: &str) -> Result<Framing> {
+    framing(name, index_of(name)?)
+}
+
 /// Returns the entries that the interfaces of a configuration need.
 pub(super) fn entries(config: &Config, absent: Absent) -> Result<BTreeSet<Entry>> {
     let mut framings = BTreeSet::new();
     for name in &config.interfaces {
-        match index_of(name).and_then(|index| framing(name, index)) {
+        match framing_now(name) {
             Ok(framing) => _ = framings.insert(framing),
             Err(error) if absent == Absent::Refuse => return Err(error),
             // Reported when the interface cannot be guarded.

@@ -95,10 +95,11 @@ fn prepare_interfaces(root: &PinRoot, config: &Config, attachments: &[Attachment
                 path: root.unnamed(name),
                 access: Access::Change,
             };
-            let framing = framing(&row.name, index)?;
             write::add_bond(&tables, index)?;
             // No reason to leave the configuration before in force. What a person can mend has been refused before.
-            if let Err(error) = next::prepare(&tables, config, name, index, framing) {
+            let prepared = framing(&row.name, index)
+                .and_then(|framing| next::prepare(&tables, config, name, index, framing));
+            if let Err(error) = prepared {
                 tracing::warn!("{error:#}");
             }
         }

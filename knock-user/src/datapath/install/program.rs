@@ -73,6 +73,9 @@ fn ethernet_entry(applied: &Applied) -> &'static str {
             .flatten()
     });
     let needed = wanted.unwrap_or_else(is_needed);
+    if needed && rejects(config) {
+        tracing::warn!("until then, denied packets get no reply");
+    }
     if needed { frags } else { usual }
 }
 

@@ -64,10 +64,10 @@ impl Request {
         matches!(self.replaces, Some(Replaces::Lapsed { .. }))
     }
 
-    /// Returns whether it comes into force though a neighbour or an interface does not go with the program, which that keeps from its place
-    /// there alone. So do a service that begins, and the end of a trial: until then, packets pass.
+    /// Returns whether it comes into force even if a neighbour or an interface does not fit; only that one is then left out. So do a
+    /// service that begins and the end of a trial: until then, packets pass.
     pub fn bears_unfit(&self) -> bool {
-        self.returns() || self.absent == Absent::Await
+        self.returns() || (self.absent == Absent::Await && self.replaces.is_none())
     }
 
     /// Returns whether it comes into force without keys that cannot be used, rather than not at all. The service, which begins

@@ -197,13 +197,11 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
         After::Nothing
     };
     if is_same {
-        if datapath.attachments()?.iter().any(Attachment::is_open) {
-            refuse_to_cut_off(config, before, request)?;
-        }
+        refuse_repair_that_cuts_off(config, &datapath, before, request)?;
         let up = take_over(datapath, &damaged, root, request, &keys)?;
         // Said only now: an interface is guarded first, whatever is to follow on it.
         match neighbours {
-            Err(error) if request.bears_unfit() => tracing::warn!("{error:#}"),
+            Err(error) if request.absent == Absent::Await => tracing::warn!("{error:#}"),
             neighbours => neighbours?,
         }
         return Ok(up);
@@ -218,9 +216,8 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     match fit {
         // The program that is up has what follows, and decides as the configuration says. Without a service, some knocks would not open.
         Err(error) if request.bears_unfit() && is_same_config => {
-            tracing::warn!(
-                "{error:#}; until then the kernel program of another version stays, which is up"
-            );
+            tracing::warn!("{error:#}; until that is mended, the program that is up stays");
+            refuse_repair_that_cuts_off(config, &datapath, before, request)?;
             return take_over(datapath, &damaged, root, request, &keys);
         }
         fit => fit?,
@@ -232,6 +229,19 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     let contents = compile_as(config, Some(&datapath.applied.ids), circumstances)?;
     let replaced = replace(&mut datapath, &contents, &keys, root, request)?;
     Ok(outcome(replaced, &contents, root, Before::Another))
+}
+
+/// Refuses to cut off the SSH session that gives the command by attaching the program where it is missing now.
+fn refuse_repair_that_cuts_off(
+    config: &Config,
+    datapath: &Datapath,
+    before: After<'_>,
+    request: &Request,
+) -> Result<()> {
+    if datapath.attachments()?.iter().any(Attachment::is_open) {
+        refuse_to_cut_off(config, before, request)?;
+    }
+    Ok(())
 }
 
 /// Returns the outcome of what has come into force in place of something.

@@ -92,13 +92,18 @@ impl Datapath {
         Ok(open + connected(closing).len() as u64)
     }
 
+    /// Returns whether a flow that the table has has not been idle for too long. `now`: ns of `CLOCK_MONOTONIC`.
+    pub(in crate::datapath) fn is_remembered(&self, session: &Session, now: u64) -> bool {
+        let gate = self.applied.gate(session.tenancy.gate());
+        gate.is_some_and(|gate| is_within_idle(session, gate, now))
+    }
+
     /// Calls `each` with every flow that is remembered and has not been idle for too long, and with its gate. A new flow takes the
     /// place of any other.
     fn each_session(&self, now: u64, mut each: impl FnMut(&Session, &Gate)) -> Result<()> {
         let mut each = |session: Session| {
-            let idle = Duration::from_nanos(session.idle(now));
             if let Some(gate) = self.applied.gate(session.tenancy.gate())
-                && idle < gate.session_idle
+                && is_within_idle(&session, gate, now)
             {
                 each(&session, gate);
             }
@@ -113,6 +118,10 @@ impl Datapath {
         }
         Ok(())
     }
+}
+
+fn is_within_idle(session: &Session, gate: &Gate, now: u64) -> bool {
+    Duration::from_nanos(session.idle(now)) < gate.session_idle
 }
 
 /// Keeps the rows of which the host has a socket. The program would ask the host the same with the flow's next packet. All
