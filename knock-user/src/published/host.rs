@@ -1,9 +1,10 @@
 //! What this host must be known by to tell where a published port is guarded.
 
-use std::{fs, net::IpAddr};
+use std::{fs, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 
+use super::Family;
 use crate::{
     config::Config,
     datapath::is_bridged,
@@ -19,27 +20,44 @@ pub struct Host {
     pub links: Vec<Link>,
     /// Its own addresses without loopback ones, and the networks that are routed to it; `None`: they cannot be read.
     pub own: Option<Vec<IpNet>>,
-    /// With `addresses = "host"`, packets for other hosts are not guarded: a guarded interface forwards them, or takes them as a
-    /// bridge does.
-    pub lets_others_by: bool,
+    /// Families of which no packets for other hosts pass: no guarded interface forwards them, or takes them as a bridge does. With
+    /// `addresses = "host"`, every destination is guarded then.
+    pub ends_others: Vec<Family>,
 }
 
 impl Host {
     /// Reads the facts for a configuration.
     pub fn of(config: &Config) -> Self {
+        let links = links::all();
+        let is_known = links.is_ok();
         // Without an answer, only rules for the guarded interfaces themselves count.
-        let links = links::all().unwrap_or_default();
-        let guarded = guarded(config, &links);
-        let forwards = |name: &str| {
-            ["ipv4", "ipv6"].iter().any(|family| {
-                let path = format!("/proc/sys/net/{family}/conf/{name}/forwarding");
-                fs::read_to_string(path).is_ok_and(|value| value.trim() != "0")
-            })
+        let links = links.unwrap_or_default();
+        let guarded = if config.interfaces.is_empty() {
+            // Those that a command will name.
+            links.iter().map(|link| link.index).collect()
+        } else {
+            guarded(config, &links)
         };
-        let lets_others_by = match config.interfaces.as_slice() {
-            [] => forwards("all"),
-            names => names.iter().any(|name| forwards(name)),
-        } || is_bridged(&guarded, &links);
+        let is_off = |folder: &str, name: &str| {
+            let of = |name: &str| {
+                fs::read_to_string(format!("/proc/sys/net/{folder}/conf/{name}/forwarding"))
+            };
+            // What an interface will have that is not there yet.
+            let value = of(name).or_else(|_| of("default"));
+            value.map_or_else(
+                |_| !Path::new("/proc/sys/net").join(folder).exists(),
+                |value| value.trim() == "0",
+            )
+        };
+        let all_off = |folder: &str| match config.interfaces.as_slice() {
+            [] => is_off(folder, "all") && is_off(folder, "default"),
+            names => names.iter().all(|name| is_off(folder, name)),
+        };
+        let mut ends_others = Vec::new();
+        if is_known && !is_bridged(&guarded, &links) {
+            ends_others.extend(all_off("ipv4").then_some(Family::V4));
+            ends_others.extend(all_off("ipv6").then_some(Family::V6));
+        }
         let own = routes::local().ok().map(|routes| {
             let is_elsewhere = |route: &LocalRoute| {
                 let is_link_local = match route.destination {
@@ -62,7 +80,7 @@ impl Host {
         Self {
             links,
             own,
-            lets_others_by,
+            ends_others,
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Rules as `iptables-save` and `ip6tables-save` print them.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
 use super::{
-    Found, Ports, Rule,
+    Family, Found, Ports, Rule,
     chains::{Chains, Demand},
 };
 use crate::values::Protocol;
@@ -16,8 +16,8 @@ const ARRIVING: &str = "PREROUTING";
 /// Targets that change destinations.
 const CHANGING: [&str; 3] = ["DNAT", "REDIRECT", "NETMAP"];
 
-/// Reads what one of these programs has printed.
-pub fn read(text: &str) -> Found {
+/// Reads what the program of this family has printed.
+pub fn read(text: &str, family: Family) -> Found {
     let mut table = "";
     let mut lines = Vec::new();
     let mut dropped = Vec::new();
@@ -32,8 +32,10 @@ pub fn read(text: &str) -> Found {
             }
         }
     }
+    // The others are targets that a module has.
+    let with_rules: BTreeSet<&str> = lines.iter().map(|line| line.chain).collect();
     let mut chains = Chains::default();
-    for line in &lines {
+    for line in lines.iter().filter(|line| with_rules.contains(line.target)) {
         chains.add_jump(line.chain, line.target, line.demand());
     }
     let met = chains.met([(ARRIVING, Demand::default())]);
@@ -42,12 +44,12 @@ pub fn read(text: &str) -> Found {
         let Some(demands) = met.get(line.chain) else {
             continue;
         };
-        let Some(rules) = line.rules() else {
+        let Some(rules) = line.rules(family) else {
             found.not_understood += 1;
             continue;
         };
         for rule in rules {
-            let ways = demands.iter().map(|demand| rule.under(*demand));
+            let ways = demands.iter().filter_map(|demand| rule.under(*demand));
             found.published.extend(ways);
         }
     }
@@ -156,7 +158,7 @@ impl<'l> Line<'l> {
     }
 
     /// Returns a rule for each part of the ports that are listed; `None`: it is not understood.
-    fn rules(&self) -> Option<Vec<Rule>> {
+    fn rules(&self, family: Family) -> Option<Vec<Rule>> {
         // Another address for each.
         if self.target == "NETMAP" {
             return None;
@@ -196,6 +198,7 @@ impl<'l> Line<'l> {
         for ports in ports? {
             for protocol in &protocols {
                 rules.push(Rule {
+                    family: Some(family),
                     protocol: *protocol,
                     ports,
                     address,

@@ -21,9 +21,27 @@ use chains::Demand;
 use host::{Host, guarded};
 use read::{Rules, read};
 
+/// The version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
 /// A rule that gives packets to a port of this host another destination (DNAT).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Rule {
+    /// `None`: both.
+    pub family: Option<Family>,
     pub protocol: Protocol,
     pub ports: Ports,
     /// The destinations that it is for; `None`: all.
@@ -198,21 +216,24 @@ impl Rule {
             device.is_some_and(|device| is_above(device.index, &guarded(config, links), links))
         };
         let by_another = |name| !names.is_empty() && !names.contains(name) && !is_above_one(name);
-        !self.interface.as_ref().is_some_and(by_another)
+        // The kernel drops what comes from a wire to ::1 before any rule (`ip6_rcv_core`).
+        let address = self.address.map(|network| network.addr());
+        let is_local = address.is_some_and(|address| address.is_ipv6() && address.is_loopback());
+        !is_local && !self.interface.as_ref().is_some_and(by_another)
     }
 
-    /// Returns the rule for those packets alone that come to its chain.
-    fn under(&self, demand: Demand) -> Self {
+    /// Returns the rule for those packets alone that come to its chain; `None`: it matches none of them.
+    fn under(&self, demand: Demand) -> Option<Self> {
         let own = Demand {
             address: self.address,
             to_host: self.to_host,
         };
-        let Demand { address, to_host } = demand.and(own);
-        Self {
+        let Demand { address, to_host } = demand.and(own)?;
+        Some(Self {
             address,
             to_host,
             ..self.clone()
-        }
+        })
     }
 
     fn row(&self, gate: &str, ports: Ports, advice: Option<String>) -> Concerned {

@@ -1,12 +1,12 @@
 //! Rules in nft's JSON schema (libnftables-json(5)).
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Found, Ports, Rule,
+    Family, Found, Ports, Rule,
     chains::{Chains, Demand, Met},
 };
 use crate::values::Protocol;
@@ -37,12 +37,13 @@ pub fn read(text: &[u8]) -> serde_json::Result<Ruleset> {
         };
         let of = |key| statements.iter().find_map(|statement| statement.get(key));
         if let Some(target) = of("dnat").or_else(|| of("redirect")) {
-            let Some(rules) = rules(statements, target) else {
+            let family = family_of(rule).or_else(|| family_of(target));
+            let Some(rules) = rules(statements, target, family) else {
                 ruleset.found.not_understood += 1;
                 continue;
             };
             for rule in rules {
-                let ways = demands.iter().map(|demand| rule.under(*demand));
+                let ways = demands.iter().filter_map(|demand| rule.under(*demand));
                 ruleset.found.published.extend(ways);
             }
             continue;
@@ -56,8 +57,8 @@ pub fn read(text: &[u8]) -> serde_json::Result<Ruleset> {
     Ok(ruleset)
 }
 
-/// Returns the chains that packets come to as they arrive. Of a chain without a hook to which no rule jumps that is not known:
-/// the elements of a map may lead there.
+/// Returns the chains that packets come to as they arrive. Of a chain without a hook that the elements of a map lead to, or no rule, that
+/// is not known, and any packet may come there.
 fn met(objects: &[Value]) -> Met<Name<'_>> {
     let mut chains = Chains::default();
     for rule in objects.iter().map(|object| &object["rule"]) {
@@ -68,29 +69,29 @@ fn met(objects: &[Value]) -> Met<Name<'_>> {
         for statement in statements.into_iter().flatten() {
             let mut targets = Vec::new();
             add_targets(statement, &mut targets);
-            // What a map leads to which destinations is not read.
-            let by_map = statement.get("vmap").is_some();
-            for demand in demands(statements.unwrap_or_default(), by_map) {
+            for demand in demands(statements.unwrap_or_default()) {
                 for to in &targets {
                     chains.add_jump((family, table, from), (family, table, *to), demand);
                 }
             }
         }
     }
+    let mut mapped = BTreeSet::new();
+    for map in objects.iter().map(|object| &object["map"]) {
+        if let Some((family, table, _)) = chain_of(map, "name") {
+            let mut targets = Vec::new();
+            add_targets(map, &mut targets);
+            mapped.extend(targets.into_iter().map(|to| (family, table, to)));
+        }
+    }
     let roots = objects.iter().filter_map(|object| {
         let chain = &object["chain"];
         let name = chain_of(chain, "name")?;
-        let to_host = match chain["hook"].as_str() {
-            Some("prerouting") => false,
-            Some(_) => return None,
-            None if chains.leads_to(&name) => return None,
-            None => true,
+        let is_root = match chain["hook"].as_str() {
+            Some(hook) => hook == "prerouting",
+            None => mapped.contains(&name) || !chains.leads_to(&name),
         };
-        let demand = Demand {
-            to_host,
-            ..Demand::default()
-        };
-        Some((name, demand))
+        is_root.then(|| (name, Demand::default()))
     });
     chains.met(roots)
 }
@@ -120,19 +121,18 @@ fn add_targets<'d>(statement: &'d Value, targets: &mut Vec<&'d str>) {
     }
 }
 
-/// Returns which destinations these statements match: one of these demands. Where they cannot be read, or `is_unknown`, other hosts'
-/// are not among them as far as is known.
-fn demands(statements: &[Value], is_unknown: bool) -> Vec<Demand> {
+/// Returns which destinations these statements match: one of these demands. Those that cannot be read may be any.
+fn demands(statements: &[Value]) -> Vec<Demand> {
     let mut addresses = vec![None];
-    let mut to_host = is_unknown;
+    let mut to_host = false;
     for matched in statements.iter().map(|statement| &statement["match"]) {
         to_host |= is_for_local(matched);
         let is_equal = matches!(matched["op"].as_str(), Some("==" | "in"));
-        if is_equal && is_destination(&matched["left"]["payload"]) {
-            match each(&matched["right"], network_of) {
-                Some(networks) => addresses = networks.into_iter().map(Some).collect(),
-                None => to_host = true,
-            }
+        if is_equal
+            && is_destination(&matched["left"]["payload"])
+            && let Some(networks) = each(&matched["right"], network_of)
+        {
+            addresses = networks.into_iter().map(Some).collect();
         }
     }
     let demand = |address| Demand { address, to_host };
@@ -155,7 +155,7 @@ fn is_destination(payload: &Value) -> bool {
 }
 
 /// Returns a rule for each set of ports and each address that these statements match; `None`: that is not understood.
-fn rules(statements: &[Value], target: &Value) -> Option<Vec<Rule>> {
+fn rules(statements: &[Value], target: &Value, family: Option<Family>) -> Option<Vec<Rule>> {
     let (mut ports, mut protocols) = (None, Vec::new());
     let mut interface = None;
     for statement in statements {
@@ -208,8 +208,9 @@ fn rules(statements: &[Value], target: &Value) -> Option<Vec<Rule>> {
     }
     for ports in ports {
         for protocol in &protocols {
-            for Demand { address, to_host } in demands(statements, false) {
+            for Demand { address, to_host } in demands(statements) {
                 rules.push(Rule {
+                    family: family.or_else(|| to.map(Family::of)),
                     protocol: *protocol,
                     ports,
                     address,
@@ -251,6 +252,15 @@ fn network_of(value: &Value) -> Option<IpNet> {
     let prefix = &value["prefix"];
     let address: IpAddr = prefix["addr"].as_str()?.parse().ok()?;
     IpNet::new(address, u8::try_from(prefix["len"].as_u64()?).ok()?).ok()
+}
+
+/// Returns the family of a table's rule, or of a target in a table for both.
+fn family_of(object: &Value) -> Option<Family> {
+    match object["family"].as_str()? {
+        "ip" => Some(Family::V4),
+        "ip6" => Some(Family::V6),
+        _ => None,
+    }
 }
 
 fn protocol_of(name: &str) -> Option<Protocol> {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Found, iptables, nft};
+use super::{Family, Found, iptables, nft};
 use crate::sys::nftables::{NatChain, nat_chains};
 
 /// How long all programs together may take.
@@ -28,11 +28,11 @@ const FOLDERS: [&str; 6] = [
 ];
 
 /// Those of iptables, each with the family of its rules. With the legacy variants, another set of rules may be in force beside.
-const IPTABLES: [(&str, u8); 4] = [
-    ("iptables-save", NatChain::IPV4),
-    ("ip6tables-save", NatChain::IPV6),
-    ("iptables-legacy-save", NatChain::IPV4),
-    ("ip6tables-legacy-save", NatChain::IPV6),
+const IPTABLES: [(&str, Family); 4] = [
+    ("iptables-save", Family::V4),
+    ("ip6tables-save", Family::V6),
+    ("iptables-legacy-save", Family::V4),
+    ("ip6tables-legacy-save", Family::V6),
 ];
 
 /// The rules that were read.
@@ -62,13 +62,17 @@ pub fn read() -> Rules {
     }
     let mut saved = false;
     let mut saved_of_nftables = Vec::new();
-    for (name, family) in IPTABLES {
+    for (name, ip) in IPTABLES {
+        let family = match ip {
+            Family::V4 => NatChain::IPV4,
+            Family::V6 => NatChain::IPV6,
+        };
         if let Some(text) = rules.ask(name, &[], end) {
             let text = String::from_utf8_lossy(&text);
             let Found {
                 published,
                 not_understood,
-            } = iptables::read(&text);
+            } = iptables::read(&text, ip);
             saved = true;
             if iptables::is_of_nftables(&text) {
                 saved_of_nftables.push(family);

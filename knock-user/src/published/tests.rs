@@ -86,13 +86,15 @@ const RULESET: &str = r#"{"nftables": [
 
 fn rule(protocol: Protocol, ports: (u16, u16), to: &str, to_ports: Option<(u16, u16)>) -> Rule {
     let ports_of = |(first, last)| Ports { first, last };
+    let to: Option<IpAddr> = to.parse().ok();
     Rule {
+        family: to.map(Family::of),
         protocol,
         ports: ports_of(ports),
         address: None,
         to_host: false,
         interface: None,
-        to: to.parse().ok(),
+        to,
         to_ports: to_ports.map(ports_of),
     }
 }
@@ -102,7 +104,7 @@ fn rules_of_iptables_are_read() {
     let Found {
         published,
         not_understood,
-    } = iptables::read(SAVED);
+    } = iptables::read(SAVED, Family::V4);
     assert_eq!(
         not_understood, 3,
         "a range of destinations, a network, and no port"
@@ -113,6 +115,10 @@ fn rules_of_iptables_are_read() {
     };
     let at = |rule: Rule, address: &str| Rule {
         address: address.parse().ok(),
+        ..rule
+    };
+    let of_v4 = |rule: Rule| Rule {
+        family: Some(Family::V4),
         ..rule
     };
     let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
@@ -130,9 +136,9 @@ fn rules_of_iptables_are_read() {
             )),
             local(rule(tcp, (1000, 1000), "172.17.0.4", None)),
             local(rule(tcp, (2000, 2005), "172.17.0.4", None)),
-            rule(tcp, (99, 99), "", Some((100, 100))),
-            at(rule(tcp, (7, 7), "", None), "192.0.2.0/24"),
-            at(rule(tcp, (8, 8), "", None), "192.0.2.8/32"),
+            of_v4(rule(tcp, (99, 99), "", Some((100, 100)))),
+            of_v4(at(rule(tcp, (7, 7), "", None), "192.0.2.0/24")),
+            of_v4(at(rule(tcp, (8, 8), "", None), "192.0.2.8/32")),
         ]
     );
 }
@@ -147,15 +153,12 @@ fn rules_of_nft_are_read() {
         address: "2001:db8::1/128".parse().ok(),
         ..rule
     };
-    let local = |rule: Rule| Rule {
-        to_host: true,
-        ..rule
-    };
     assert_eq!(
         ruleset.found.published,
         [
-            local(rule(tcp, (5, 5), "", Some((6, 6)))),
-            local(rule(tcp, (7, 7), "", Some((8, 8)))),
+            // For which destinations a map leads there is not read.
+            rule(tcp, (5, 5), "", Some((6, 6))),
+            rule(tcp, (7, 7), "", Some((8, 8))),
             rule(tcp, (8443, 8443), "10.88.0.2", Some((443, 443))),
             Rule {
                 address: "192.0.2.0/24".parse().ok(),
@@ -168,6 +171,52 @@ fn rules_of_nft_are_read() {
         ]
     );
     assert!(nft::read(b"nft: no JSON support").is_err());
+}
+
+/// Its elements may lead a packet to a chain to which rules jump too, from where no arriving packet comes.
+#[test]
+fn a_chain_that_a_named_map_leads_to_is_met() {
+    const RULESET: &str = r#"{"nftables": [
+        {"chain": {"family": "ip", "table": "t", "name": "pre", "hook": "prerouting"}},
+        {"chain": {"family": "ip", "table": "t", "name": "out", "hook": "output"}},
+        {"chain": {"family": "ip", "table": "t", "name": "web"}},
+        {"chain": {"family": "ip", "table": "t", "name": "other"}},
+        {"map": {"family": "ip", "table": "t", "name": "pub", "type": "inet_service", "map": "verdict",
+            "elem": [[8081, {"jump": {"target": "web"}}]]}},
+        {"rule": {"family": "ip", "table": "t", "chain": "pre", "expr": [
+            {"vmap": {"key": {"payload": {"protocol": "tcp", "field": "dport"}}, "data": "@pub"}}]}},
+        {"rule": {"family": "ip", "table": "t", "chain": "out", "expr": [{"jump": {"target": "web"}}]}},
+        {"rule": {"family": "ip", "table": "t", "chain": "out", "expr": [{"jump": {"target": "other"}}]}},
+        {"rule": {"family": "ip", "table": "t", "chain": "web", "expr": [
+            {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 8081}},
+            {"redirect": {"port": 81}}]}},
+        {"rule": {"family": "ip", "table": "t", "chain": "other", "expr": [
+            {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 8082}},
+            {"redirect": {"port": 82}}]}}
+    ]}"#;
+    let ruleset = nft::read(RULESET.as_bytes()).expect("JSON");
+    let web = Rule {
+        family: Some(Family::V4),
+        ..rule(Protocol::Tcp, (8081, 8081), "", Some((81, 81)))
+    };
+    assert_eq!(ruleset.found.published, [web]);
+}
+
+/// The kernel drops what comes from a wire to `::1`.
+#[test]
+fn ports_at_the_loopback_address_of_ipv6_are_nobodys() {
+    const SAVED: &str = "*nat\n\
+        -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
+        -A DOCKER -d ::1/128 ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00::2]:80\n";
+    let read = iptables::read(SAVED, Family::V6).published;
+    let (config, _) =
+        Config::parse("[[gate]]\nname = \"web\"\nprotect = [\"80/tcp\"]\n", "test").expect("valid");
+    let destinations = Destinations::of(&config).expect("nothing is read");
+    assert_eq!(read.len(), 1);
+    assert_eq!(
+        concerned(&config, &destinations, &read, &Host::default()),
+        []
+    );
 }
 
 #[test]

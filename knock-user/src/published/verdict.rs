@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Concerned, Ports, Rule, host::Host, shown};
+use super::{Concerned, Family, Ports, Rule, host::Host, shown};
 use crate::{
     config::{Addresses, Config, Gate},
     datapath::Destinations,
@@ -117,11 +117,14 @@ impl Rule {
                     shown(address)
                 )
             };
-            return is_open(&address).then(|| format!("{}: {why}", self.stays_open()));
+            // What is not here now is guarded from the moment when it is, and the rule takes nothing until then.
+            let follows = self.to_host && !is_listed && guard.config.addresses == Addresses::Host;
+            let open = is_open(&address) && !follows;
+            return open.then(|| format!("{}: {why}", self.stays_open()));
         }
         let concerns = |network: &IpNet| {
-            let is_v4 = network.addr().is_ipv4();
-            self.to.is_none_or(|to| to.is_ipv4() == is_v4)
+            let family = Family::of(network.addr());
+            self.family.is_none_or(|of| of == family)
         };
         if is_listed {
             let own = guard.host.own.as_ref();
@@ -147,8 +150,8 @@ impl Rule {
         }
         let others = || EVERYWHERE.iter().filter(|all| concerns(all)).any(is_open);
         (!self.to_host && others()).then(|| {
-            "stays open to packets for other hosts, which the firewall's rule takes as well: let the rule demand a \
-             destination of this host's own"
+            "stays open to packets for other hosts, which the firewall's rule takes as well: restrict the rule to this \
+             host's own addresses (`fib daddr type local`, `--dst-type LOCAL`)"
                 .to_owned()
         })
     }
@@ -170,7 +173,8 @@ impl Guard<'_> {
             Addresses::Host => {
                 let own = self.host.own.iter().flatten();
                 let mut own = own.chain([&LOOPBACK]);
-                !self.host.lets_others_by || is_known() || own.any(|own| own.contains(&network))
+                let ends = self.host.ends_others.contains(&Family::of(network.addr()));
+                ends || is_known() || own.any(|own| own.contains(&network))
             }
         }
     }

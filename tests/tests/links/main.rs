@@ -53,7 +53,7 @@ fn a_vrf_and_an_ipvlan_in_mode_l3s_are_refused() {
         (
             "ipvlans",
             "link wan type ipvlan mode l3s",
-            "guard the card below",
+            "guard the interface below",
         ),
     ] {
         let add = format!(

@@ -23,7 +23,8 @@ pub struct Args {
     /// File to check, in place of that of --config
     file: Option<PathBuf>,
 
-    /// Print one JSON document: {"valid", "findings", "destinations", "addresses", "published"}
+    /// Print one JSON document: {"valid", "findings", "destinations", "addresses", "published",
+    /// "unexamined_rules"}
     #[arg(long)]
     json: bool,
 

@@ -46,7 +46,7 @@ fn interfaces(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
             |near| format!("did you mean \"{near}\"?"),
         );
         let message = format!(
-            "this host has no interface {name} at present: none is guarded by that name until it is there; {advice}"
+            "this host has no interface {name} at present: no interface of that name is guarded until it appears; {advice}"
         );
         findings.warning("absent-interface", *span, message);
     }
@@ -133,7 +133,7 @@ fn addresses(findings: &mut Findings<'_>, draft: &Draft, devices: &[Link]) {
             } else if address.is_temporary {
                 open.insert(address.ip, "temporary");
             } else if !has_own {
-                open.insert(address.ip, "its own");
+                open.insert(address.ip, "this host's own");
             }
             if let Some(broadcast) = address.broadcast.filter(|_| to_all) {
                 open.insert(broadcast.into(), "broadcast");
@@ -177,7 +177,7 @@ fn source_routing(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) 
     }
 }
 
-/// Warns of interfaces where packets of IPv6 to other hosts are taken for this host's.
+/// Warns of interfaces where IPv6 packets to other hosts are taken for this host's.
 fn forwarding(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     if !matches!(draft.addresses, DraftAddresses::Host) {
         return;
@@ -185,7 +185,7 @@ fn forwarding(findings: &mut Findings<'_>, draft: &Draft, host: &HostFacts) {
     for Located { value: name, span } in &draft.interfaces {
         if host.forwarding_unsaid.contains(name) {
             let message = format!(
-                "net/ipv6/conf/{name}/forwarding is 0, so packets of IPv6 to other hosts that arrive on {name} are guarded as if \
+                "net/ipv6/conf/{name}/forwarding is 0, so IPv6 packets to other hosts that arrive on {name} are guarded as if \
                  they were for this host, and the kernel forwards them all the same (`all/forwarding` or `force_forwarding` is \
                  1): at protected ports they are denied. Switch it on: `sysctl -w net/ipv6/conf/{name}/forwarding=1`, with \
                  `accept_ra` 2 where router advertisements are needed; or list the addresses"

@@ -321,8 +321,8 @@ fn a_host_that_has_none_of_the_addresses_is_told_its_own() {
         panic!("one of these, not {findings:#?}");
     };
     for address in [
-        "192.0.2.1 (its own)",
-        "2001:db8::1 (its own)",
+        "192.0.2.1 (this host's own)",
+        "2001:db8::1 (this host's own)",
         "fe80::1 (link-local)",
     ] {
         assert!(said.contains(address), "{said}");

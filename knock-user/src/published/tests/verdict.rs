@@ -23,7 +23,12 @@ fn said_of(rules: &[Rule], top: &str, protect: &str, host: &Host) -> Vec<String>
 
 /// As [`said_of`], of [`SAVED`] on [`router`].
 fn said(top: &str, protect: &str) -> Vec<String> {
-    said_of(&iptables::read(SAVED).published, top, protect, &router())
+    said_of(
+        &iptables::read(SAVED, Family::V4).published,
+        top,
+        protect,
+        &router(),
+    )
 }
 
 /// A host that forwards, with an address and a network routed to it.
@@ -31,7 +36,7 @@ fn router() -> Host {
     let own = ["192.0.2.9/32", "203.0.113.0/24", "2001:db8::9/128"];
     Host {
         own: Some(own.map(|net| net.parse().expect("a network")).into()),
-        lets_others_by: true,
+        ends_others: Vec::new(),
         ..Host::default()
     }
 }
@@ -161,10 +166,19 @@ fn a_published_port_is_open_where_its_address_is_not_guarded() {
     let host = "addresses = \"host\"";
     assert!(!open(host, "[\"8080/tcp\"]"));
     assert!(!open(host, "[\"9090/tcp\"]"), "a loopback address");
+    // What the rule takes is this host's own, and guarded when it is there.
+    assert!(!open(host, "[\"53/udp\"]"));
+    let by_address = Rule {
+        to_host: false,
+        address: "192.0.2.1/32".parse().ok(),
+        ..rule(Protocol::Udp, (53, 53), "172.17.0.3", Some((5353, 5353)))
+    };
     assert_eq!(
-        one(host, "[\"53/udp\"]"),
-        "53/udp at 192.0.2.1, forwarded to 172.17.0.3:5353, stays open: 192.0.2.1 is not one of this host's own addresses, \
-         and `addresses` is \"host\""
+        said_of(&[by_address], host, "[\"53/udp\"]", &router()),
+        [
+            "53/udp at 192.0.2.1, forwarded to 172.17.0.3:5353, stays open: 192.0.2.1 is not one of this host's own \
+             addresses, and `addresses` is \"host\""
+        ]
     );
     let at_loopback = one(&listed("\"192.0.2.9\""), "[\"9090/tcp\"]");
     assert!(
@@ -190,6 +204,7 @@ fn addresses_of_this_host_are_compared_with_those_that_are_guarded() {
     assert!(is_open(&web, listed, &Host::default()), "nothing is known");
     let to_v4 = Rule {
         to: "172.17.0.2".parse().ok(),
+        family: Some(Family::V4),
         ..web.clone()
     };
     let all_of_v4 = "addresses = [\"192.0.2.9\"]";
@@ -206,6 +221,7 @@ fn addresses_of_this_host_are_compared_with_those_that_are_guarded() {
     let host = "addresses = \"host\"";
     let at = |address: &str| Rule {
         address: address.parse().ok(),
+        to_host: false,
         ..to_v4.clone()
     };
     for (address, open) in [
@@ -217,7 +233,7 @@ fn addresses_of_this_host_are_compared_with_those_that_are_guarded() {
         assert_eq!(is_open(&at(address), host, &router()), open, "{address}");
     }
     let others_end_here = Host {
-        lets_others_by: false,
+        ends_others: vec![Family::V4, Family::V6],
         ..router()
     };
     assert!(!is_open(&at("198.51.100.1/32"), host, &others_end_here));
@@ -229,13 +245,23 @@ fn addresses_of_this_host_are_compared_with_those_that_are_guarded() {
     };
     assert!(!is_open(&any, "", &router()));
     assert!(!is_open(&any, host, &others_end_here));
+    // Where one family alone is forwarded, rules of the other take nothing of others.
+    let of_v4_end = Host {
+        ends_others: vec![Family::V4],
+        ..router()
+    };
+    let any_of_v4 = Rule {
+        family: Some(Family::V4),
+        ..any.clone()
+    };
+    assert!(is_open(&any, host, &of_v4_end) && !is_open(&any_of_v4, host, &of_v4_end));
     for top in [host, listed] {
         let said = said_of(slice::from_ref(&any), top, "[\"80/tcp\"]", &router());
         assert_eq!(
             said,
             [
                 "80/tcp, forwarded to 2001:db8::80, stays open to packets for other hosts, which the firewall's rule takes \
-                 as well: let the rule demand a destination of this host's own"
+                 as well: restrict the rule to this host's own addresses (`fib daddr type local`, `--dst-type LOCAL`)"
             ]
         );
     }
