@@ -23,8 +23,7 @@ pub struct Args {
     /// File to check, in place of that of --config
     file: Option<PathBuf>,
 
-    /// Print one JSON document: {"valid", "findings", "destinations", "addresses", "published",
-    /// "unexamined_rules"}
+    /// Print one JSON document: whether the file is valid, the findings, what would be guarded, and the published ports
     #[arg(long)]
     json: bool,
 
