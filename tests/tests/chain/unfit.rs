@@ -155,7 +155,7 @@ fn a_service_of_another_version_keeps_what_is_up_where_nothing_is_pinned_to_foll
         let said = || fs::read_to_string(&log).expect("it was created above");
         wait_until("it takes over what is up", || {
             assert!(service.goes_on(), "{}", said());
-            said().contains("of another version stays") && lab.is_served()
+            said().contains("the program that is up stays") && lab.is_served()
         });
         scenario.closed(A, "22/tcp");
         assert_eq!(status(scenario, 0)["next"]["program"], neighbour.id);

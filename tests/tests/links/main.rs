@@ -50,11 +50,7 @@ fn a_vrf_and_an_ipvlan_in_mode_l3s_are_refused() {
             "type vrf table 10",
             "`ip link show master past` lists",
         ),
-        (
-            "ipvlans",
-            "link wan type ipvlan mode l3s",
-            "guard the interface below",
-        ),
+        ("ipvlans", "link wan type ipvlan mode l3s", "guard that one"),
     ] {
         let add = format!(
             "link add past {}\nlink set past up",

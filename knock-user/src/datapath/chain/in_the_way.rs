@@ -30,8 +30,8 @@ impl IntoSlot {
         Ok(found)
     }
 
-    /// Returns why packets may not come to ours. Which arrays a program uses is known with `CAP_SYS_ADMIN` alone. Nothing where the array is gone, or the slot holds another program, or an interface
-    /// none: that is said with the interface's state.
+    /// Returns why packets may not come to ours. Which arrays a program uses is known with `CAP_SYS_ADMIN` alone. Nothing where
+    /// the array is gone, or the slot holds another program, or an interface none: that is said with the interface's state.
     pub fn before_ours(&self, config: &Config) -> Result<Vec<String>> {
         let Some(OpenArray { array, .. }) = self.open_to_look()? else {
             return Ok(Vec::new());

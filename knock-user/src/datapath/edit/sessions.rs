@@ -87,7 +87,7 @@ impl Datapath {
             }
             if session.is_closing() {
                 closing.push(row(&session, now));
-            } else if self.is_remembered(&session, now) {
+            } else if !self.is_idle(&session, now) {
                 open += 1;
             }
         }

@@ -139,7 +139,7 @@ fn refuse_bypassed(link: &Link) -> Result<()> {
     if link.ipvlan_mode == Some(IPVLAN_L3S) {
         bail!(
             "the interface {name} cannot be guarded: it is an ipvlan in mode l3s, and the kernel shows packets only to programs \
-             on the interface below it; guard the interface below"
+             on the interface below it; guard that one"
         );
     }
     Ok(())
@@ -201,8 +201,8 @@ mod tests {
             ("vrf", None, Some("`ip link show master x0` lists")),
             ("ipvlan", Some(0), None),
             ("ipvlan", Some(1), None),
-            ("ipvlan", Some(2), Some("guard the interface below")),
-            ("ipvtap", Some(2), Some("guard the interface below")),
+            ("ipvlan", Some(2), Some("guard that one")),
+            ("ipvtap", Some(2), Some("guard that one")),
         ] {
             match (framing_of(&ethernet(kind, mode)), advice) {
                 (Ok(framing), None) => assert_eq!(framing, Framing::Ethernet, "{kind}"),

@@ -92,10 +92,10 @@ impl Datapath {
         Ok(open + connected(closing).len() as u64)
     }
 
-    /// Returns whether a flow that the table has has not been idle for too long. `now`: ns of `CLOCK_MONOTONIC`.
-    pub(in crate::datapath) fn is_remembered(&self, session: &Session, now: u64) -> bool {
+    /// Returns whether a flow of the table has been idle for too long, as far as its gate is known. `now`: ns of `CLOCK_MONOTONIC`.
+    pub(in crate::datapath) fn is_idle(&self, session: &Session, now: u64) -> bool {
         let gate = self.applied.gate(session.tenancy.gate());
-        gate.is_some_and(|gate| is_within_idle(session, gate, now))
+        gate.is_some_and(|gate| !is_within_idle(session, gate, now))
     }
 
     /// Calls `each` with every flow that is remembered and has not been idle for too long, and with its gate. A new flow takes the
