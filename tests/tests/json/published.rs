@@ -33,7 +33,7 @@ const RULES: &str = "
             type nat hook prerouting priority dstnat + 1; policy accept;
             ip daddr 10.77.0.1 tcp dport 8080 dnat ip to 10.88.0.2:80
             ip daddr 127.0.0.1 tcp dport 8081 dnat ip to 10.88.0.2:25
-            ip daddr 10.79.0.7 fib daddr type local tcp dport 8082 dnat ip to 10.88.0.2:82
+            ip daddr 10.79.0.7 tcp dport 8082 dnat ip to 10.88.0.2:82
             dnat ip to tcp dport map @ports
         }
     }
