@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{
-    Family, Found, Ports, Rule,
+    Common, Family, Found, Ports, Rule,
     chains::{Chains, Demand},
+    protocol_of,
 };
 use crate::values::Protocol;
 
@@ -163,14 +164,14 @@ impl<'l> Line<'l> {
         if self.target == "NETMAP" {
             return None;
         }
-        let Demand { address, to_host } = self.demand();
+        let demand = self.demand();
         let mut interface = None;
         let (mut to, mut to_ports) = (None, None);
         let mut protocols = vec![Protocol::Tcp, Protocol::Udp];
         let mut ports = None;
         for Given { name, value, not } in &self.options {
             match *name {
-                "-d" if !not && address.is_none() => return None,
+                "-d" if !not && demand.address.is_none() => return None,
                 "-p" | "--dport" | "--dports" | "--ports" if *not => return None,
                 "-p" => {
                     protocols = match *value {
@@ -193,31 +194,14 @@ impl<'l> Line<'l> {
                 _ => {}
             }
         }
-        let mut rules = Vec::new();
+        let common = Common {
+            family: Some(family),
+            interface,
+            to,
+            to_ports,
+        };
         // Without a port, it takes every port, or those of packets that other rules have led to its chain.
-        for ports in ports? {
-            for protocol in &protocols {
-                rules.push(Rule {
-                    family: Some(family),
-                    protocol: *protocol,
-                    ports,
-                    address,
-                    to_host,
-                    interface: interface.clone(),
-                    to,
-                    to_ports,
-                });
-            }
-        }
-        Some(rules)
-    }
-}
-
-fn protocol_of(name: &str) -> Option<Protocol> {
-    match name {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        _ => None,
+        Some(common.rules(&ports?, &protocols, &[demand]))
     }
 }
 

@@ -56,6 +56,36 @@ struct Rule {
     pub to_ports: Option<Ports>,
 }
 
+/// What rules for several ports, protocols and destinations have in common; the fields are those of [`Rule`].
+struct Common {
+    family: Option<Family>,
+    interface: Option<String>,
+    to: Option<IpAddr>,
+    to_ports: Option<Ports>,
+}
+
+impl Common {
+    /// Returns a rule for each of these ports, protocols and destinations.
+    fn rules(&self, ports: &[Ports], protocols: &[Protocol], demands: &[Demand]) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for &ports in ports {
+            for &protocol in protocols {
+                rules.extend(demands.iter().map(|&Demand { address, to_host }| Rule {
+                    family: self.family,
+                    protocol,
+                    ports,
+                    address,
+                    to_host,
+                    interface: self.interface.clone(),
+                    to: self.to,
+                    to_ports: self.to_ports,
+                }));
+            }
+        }
+        rules
+    }
+}
+
 /// Ports from the first to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Ports {
@@ -261,6 +291,15 @@ impl Rule {
             (None, Some(ports)) => format!("port {ports} of this host"),
             (None, None) => "the same port of this host".to_owned(),
         }
+    }
+}
+
+/// Returns a protocol by its name in a rule; `None`: it has no ports that a gate protects.
+fn protocol_of(name: &str) -> Option<Protocol> {
+    match name {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        _ => None,
     }
 }
 

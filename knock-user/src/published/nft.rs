@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Family, Found, Ports, Rule,
+    Common, Family, Found, Ports, Rule,
     chains::{Chains, Demand, Met},
+    protocol_of,
 };
 use crate::values::Protocol;
 
@@ -200,29 +201,18 @@ fn rules(statements: &[Value], target: &Value, family: Option<Family>) -> Option
         None => None,
         Some(port) => Some(ports_of(port)?),
     };
-    let mut rules = Vec::new();
     // Without a port, it takes every port, or those of packets that other rules have led to its chain.
     let ports = ports?;
     if protocols.is_empty() {
         protocols = vec![Protocol::Tcp, Protocol::Udp];
     }
-    for ports in ports {
-        for protocol in &protocols {
-            for Demand { address, to_host } in demands(statements) {
-                rules.push(Rule {
-                    family: family.or_else(|| to.map(Family::of)),
-                    protocol: *protocol,
-                    ports,
-                    address,
-                    to_host,
-                    interface: interface.clone(),
-                    to,
-                    to_ports,
-                });
-            }
-        }
-    }
-    Some(rules)
+    let common = Common {
+        family: family.or_else(|| to.map(Family::of)),
+        interface,
+        to,
+        to_ports,
+    };
+    Some(common.rules(&ports, &protocols, &demands(statements)))
 }
 
 /// Reads a value, or the elements of an anonymous set; `None`: one is not understood.
@@ -259,14 +249,6 @@ fn family_of(object: &Value) -> Option<Family> {
     match object["family"].as_str()? {
         "ip" => Some(Family::V4),
         "ip6" => Some(Family::V6),
-        _ => None,
-    }
-}
-
-fn protocol_of(name: &str) -> Option<Protocol> {
-    match name {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
         _ => None,
     }
 }

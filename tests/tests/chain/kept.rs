@@ -1,9 +1,6 @@
 //! Guarded ports stay closed, whatever becomes of the interfaces, the arrays and the neighbours in the configuration.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use knockgate_tests::{
     foreign,
@@ -11,14 +8,14 @@ use knockgate_tests::{
     lab::{Source::A, WAN},
     neighbour::{Array, Kind, Neighbour},
     network::ip,
-    run::{Running, wait_until},
+    run::wait_until,
     scenario::{Attach, Scenario},
 };
 
 use crate::{
     OTHER, Pins, Udp, alone, configure, followed_by, gate, in_mode,
     into::{balancer, into},
-    status,
+    logged, status,
 };
 
 /// Interfaces that are not there: before and behind [`WAN`] in the order of names.
@@ -324,11 +321,7 @@ fn a_neighbour_of_another_kind_is_said_once() {
     in_mode(Attach::Generic, |scenario, pins| {
         let pin = pins.at("next");
         configure(scenario, followed_by(&pin), gate());
-        let log = scenario.lab.folder().join("log");
-        let mut command = scenario.lab.knockgate_command(&["run"]);
-        command.stderr(File::create(&log).expect("the temporary folder is writable"));
-        let _service = Running::start(&mut command, scenario.lab.folder());
-        let said = || fs::read_to_string(&log).expect("it was created above");
+        let (_service, said) = logged(scenario, &["run"]);
         wait_until("the interface is guarded", || {
             let run = scenario.knockgate("status --json");
             run.code == Some(7) && run.json()["interfaces"][0]["guarded"] == true

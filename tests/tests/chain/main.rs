@@ -90,6 +90,17 @@ fn in_its_unit(scenario: &Scenario, arguments: &[&str]) -> Running {
     Running::start(&mut command, lab.folder())
 }
 
+/// Starts a command that goes on. Returns it, and what reads what it has said so far.
+fn logged(scenario: &Scenario, arguments: &[&str]) -> (Running, impl Fn() -> String + use<>) {
+    let log = scenario.lab.folder().join("log");
+    let mut command = scenario.lab.knockgate_command(arguments);
+    command.stderr(fs::File::create(&log).expect("the temporary folder is writable"));
+    let running = Running::start(&mut command, scenario.lab.folder());
+    (running, move || {
+        fs::read_to_string(&log).expect("it was created above")
+    })
+}
+
 /// Returns a gate for a TCP and a UDP port.
 fn gate() -> Gate {
     Gate::ssh().protect("22/tcp 2200/udp").within("1m")

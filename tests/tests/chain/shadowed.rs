@@ -1,17 +1,16 @@
 //! Programs that may keep packets from ours in its slot, or from the other in its own.
 
-use std::fs::{self, File};
-
 use knockgate_tests::{
     lab::{Source::A, WAN},
     neighbour::{Array, Kind, Neighbour},
-    run::{Running, wait_until},
+    run::wait_until,
     scenario::Attach,
 };
 
 use crate::{
     OTHER, Udp, alone, configure, followed_by, gate, in_both_modes, in_mode,
     into::{balancer, into},
+    logged,
 };
 
 /// A balancer that tries its slots in turn hands a packet to the first program that is there, and to the next one only what that
@@ -104,12 +103,8 @@ fn the_service_says_what_comes_before_ours() {
         let array = pins.array(2);
         let _balancer = balancer(scenario, &array);
         configure(scenario, alone(), gate());
-        let log = scenario.lab.folder().join("log");
         let place = format!("{}[1]", pins.at("array").display());
-        let mut command = scenario.lab.knockgate_command(&["run", "--into", &place]);
-        command.stderr(File::create(&log).expect("the temporary folder is writable"));
-        let mut service = Running::start(&mut command, scenario.lab.folder());
-        let said = || fs::read_to_string(&log).expect("it was created above");
+        let (mut service, said) = logged(scenario, &["run", "--into", &place]);
         wait_until("it is guarded", || {
             scenario.knockgate("status").code == Some(0)
         });

@@ -1,23 +1,22 @@
 //! A neighbour that does not go with ours, when ours comes into force without anybody there: a service begins, an interface appears, a
 //! trial ends. What is to follow never keeps an interface from being guarded.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use knockgate_tests::{
     foreign,
     lab::{Source::A, WAN},
     neighbour::{Array, Kind, Neighbour},
     network::ip,
-    run::{Running, run, wait_until},
+    run::{run, wait_until},
     scenario::{Attach, Scenario},
     version,
 };
 use serde_json::Value;
 
-use crate::{alone, configure, followed_by, gate, in_mode, into::balancer, section, status};
+use crate::{
+    alone, configure, followed_by, gate, in_mode, into::balancer, logged, section, status,
+};
 
 /// An interface without link header, which comes behind [`WAN`] in the order of names.
 const TUN: &str = "xtun0";
@@ -148,11 +147,7 @@ fn a_service_of_another_version_keeps_what_is_up_where_nothing_is_pinned_to_foll
         up.arg("--pin-root").arg(lab.pin_root()).arg("up");
         run(up.env_remove("SSH_CONNECTION")).exits(0);
         fs::remove_file(&pin).expect("it was pinned above");
-        let log = lab.folder().join("log");
-        let mut command = lab.knockgate_command(&["run"]);
-        command.stderr(File::create(&log).expect("the temporary folder is writable"));
-        let mut service = Running::start(&mut command, lab.folder());
-        let said = || fs::read_to_string(&log).expect("it was created above");
+        let (mut service, said) = logged(scenario, &["run"]);
         wait_until("it takes over what is up", || {
             assert!(service.goes_on(), "{}", said());
             said().contains("the program that is up stays") && lab.is_served()

@@ -127,7 +127,7 @@ fn up_locked(config: &Config, root: &PinRoot, request: &Request) -> Result<Up> {
     };
     let Some(mut datapath) = present else {
         match neighbours {
-            // What is to follow, or is in a slot, never keeps other interfaces from being guarded, and its owner may mend it.
+            // A neighbour that does not fit never keeps interfaces from being guarded, and its owner may mend it.
             Err(error) if request.bears_unfit() => tracing::warn!("{error:#}"),
             neighbours => neighbours?,
         }
