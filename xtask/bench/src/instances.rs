@@ -64,9 +64,14 @@ impl Instances {
         let array = programs.called_pin();
         let mut up = |name: &str, grants: u32, setup: &Setup| {
             let wire = host.wire(name)?;
-            let instance = Instance::up(host, binary, &wire, setup)?;
+            let mut come_up = || {
+                let instance = Instance::up(host, binary, &wire, setup)?;
+                instance.grant(programs, grants)?;
+                anyhow::Ok(instance)
+            };
+            // Fewer than one key in a million finds no room (`knock_common::set`). Another instance has other hashes.
+            let instance = come_up().or_else(|_| come_up())?;
             wires.push(wire);
-            instance.grant(programs, grants)?;
             anyhow::Ok(instance)
         };
         let plain = Setup::default();
