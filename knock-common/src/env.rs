@@ -20,7 +20,7 @@ use crate::{
     reject::{Link, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, PortRole},
-    session::Flow,
+    session::{Flow, recent::Recent},
 };
 
 /// A hash table of the kernel that evicts its oldest entries. CPUs share its entries.
@@ -48,6 +48,13 @@ pub trait HashTable<K, V> {
 pub trait Env: GrantMemory + SessionMemory {
     /// Returns the time in ns of `CLOCK_MONOTONIC`, as of the last timer tick.
     fn now(&self) -> u64;
+
+    /// Returns the number of the present timer tick, not 0. While it is the same, so is [`now`](Self::now).
+    fn tick(&self) -> u64;
+
+    /// Returns an entry of what this CPU [remembers](crate::session::recent), by its index.
+    #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
+    fn recent(&self, index: u32) -> Option<&mut Recent>;
 
     /// Returns whether packets that would be denied are only counted and reported.
     fn monitor(&self) -> bool;

@@ -17,7 +17,10 @@ use crate::{
     },
     report::{class, class_of, send},
     rules::{NO_GATE, PortRole, Role},
-    session::{self, Flow},
+    session::{
+        self, Flow,
+        recent::{self, Place},
+    },
     verdict::{Action, Reason, Verdict},
 };
 
@@ -274,6 +277,11 @@ fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, port: PortRole, flag
         note_cut(env, segment, gate);
         return none();
     }
+    let ends = flags & (flag::FIN | flag::RST) != 0;
+    let recent = Place::of(env, segment, gate);
+    if !ends && recent.has_passed() {
+        return Known::Granted;
+    }
     let flow = &Flow::of(segment);
     let Some((session, now)) = session::lookup::find(env, flow, gate) else {
         return none();
@@ -283,6 +291,9 @@ fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, port: PortRole, flag
     }
     session::seen(session, now);
     if session.is_granted(now) {
+        if !ends {
+            recent.passes();
+        }
         Known::Granted
     } else {
         Known::Kept
@@ -373,6 +384,7 @@ fn admit<E: Env, A: Address>(
 /// Remembers the flow that an admitted packet begins. Not done in `admit`, since nested calls share 512 bytes of stack.
 #[inline(always)]
 fn begun<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, packet: &Admission) {
+    recent::forget(env, segment);
     if !session::remember::remember(env, segment, gate, packet.sequence)
         && send::wants(env, class::DENIALS)
     {

@@ -27,17 +27,20 @@ use crate::{
     rules::{GateRules, ROLES},
     scattered::Room,
     seed::Seed,
-    session::{HOLDERS, HolderCount, Session},
+    session::{
+        HOLDERS, HolderCount, Session,
+        recent::{self, Recent},
+    },
     set::Set,
     time::TICK_SHIFT,
     verdict::{Counter, Reason},
 };
 
 /// Version of the tables' layout. Pins of another version are refused, never reinterpreted.
-pub const LAYOUT: u32 = 22;
+pub const LAYOUT: u32 = 23;
 
 /// [`SHAPE`] of this layout.
-const RECORDED: u64 = 10_120_001_487_219_292_037;
+const RECORDED: u64 = 17_893_791_080_339_081_608;
 
 /// The records of the pinned tables, and the counts that their sizes and contents depend on.
 const SHAPE: u64 = fingerprint(&[
@@ -45,6 +48,8 @@ const SHAPE: u64 = fingerprint(&[
     Set::SHAPE,
     Session::SHAPE,
     HolderCount::SHAPE,
+    Recent::SHAPE,
+    recent::ENTRIES as u64,
     SourceKey::SHAPE,
     ScopedAddress::SHAPE,
     Progress::SHAPE,

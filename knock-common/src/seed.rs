@@ -6,7 +6,7 @@ use crate::address::Padded;
 
 /// 2^64 divided by the golden ratio, to the nearest odd number (Knuth, The Art of Computer
 /// Programming 3, 6.4).
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The key of the hash. Drawn at random when an instance comes up, so that nobody can choose addresses that collide.
 #[repr(C)]

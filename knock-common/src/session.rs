@@ -23,6 +23,7 @@
 //! evicts its own flows, and all others find room.
 
 pub mod lookup;
+pub mod recent;
 pub mod remember;
 pub mod table;
 #[cfg(test)]

@@ -39,10 +39,15 @@ use crate::{
     report::Budget,
     row::rows,
     rules::{GateRules, NO_GATE, PortRole, ROLES, Role},
-    session::{self, Flow, Session, socket},
+    session::{
+        self, Flow, Session,
+        recent::{self, Recent},
+        socket,
+    },
     set::{Set, sets},
 };
 
+use memory::modulo;
 use table::{Ring, zeroed};
 
 pub use table::Map;
@@ -78,6 +83,10 @@ pub type Interruption = (u32, fn(&TestEnv));
 pub struct TestEnv {
     /// ns.
     pub now: Cell<u64>,
+    /// Timer ticks in which the clock has not moved.
+    ticks: Cell<u64>,
+    /// What the CPU [remembers](recent).
+    recent: Vec<UnsafeCell<Recent>>,
     pub monitor: bool,
     /// End of the trial, ns; 0: none.
     pub deadline: u64,
@@ -181,6 +190,8 @@ impl TestEnv {
     pub fn new(grants: usize, sessions: usize) -> Self {
         Self {
             now: Cell::new(1_000_000_000),
+            ticks: Cell::new(0),
+            recent: zeroed(recent::ENTRIES as usize),
             monitor: false,
             deadline: 0,
             roles: vec![Role::Foreign.pack(); ROLES as usize],
@@ -247,6 +258,11 @@ impl TestEnv {
         self.now.set(self.now.get() + by);
     }
 
+    /// Lets a timer tick pass, for which whoever removes a grant waits.
+    pub fn pass_tick(&self) {
+        self.ticks.set(self.ticks.get() + 1);
+    }
+
     /// Returns the slots of grants, as they are now.
     pub fn grants(&self) -> Vec<Grant> {
         self.grants.copy()
@@ -282,6 +298,15 @@ impl TestEnv {
 impl Env for TestEnv {
     fn now(&self) -> u64 {
         self.now.get()
+    }
+
+    fn tick(&self) -> u64 {
+        // Another number for each, as no test moves the clock by a multiple of 2^48 ns.
+        self.now.get().wrapping_add(self.ticks.get() << 48)
+    }
+
+    fn recent(&self, index: u32) -> Option<&mut Recent> {
+        modulo(&self.recent, index)
     }
 
     fn monitor(&self) -> bool {

@@ -1,7 +1,7 @@
 //! [`Env`] as the kernel has it: maps, clock, atomic instructions.
 
 use aya_ebpf::{
-    helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_tai_ns},
+    helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_tai_ns},
     maps::lpm_trie,
 };
 use knock_common::{
@@ -27,7 +27,10 @@ use knock_common::{
     reject::{Link, LinkKey, ReplySettings, rate_limit::IcmpBucket},
     report::Budget,
     rules::{GateRules, PortRole},
-    session::{self, Flow},
+    session::{
+        self, Flow,
+        recent::{self, Recent},
+    },
 };
 
 use crate::{
@@ -58,6 +61,20 @@ impl Env for KernelEnv {
     #[inline(always)]
     fn now(&self) -> u64 {
         clock::now()
+    }
+
+    #[inline(always)]
+    fn tick(&self) -> u64 {
+        clock::ticks()
+    }
+
+    #[inline(always)]
+    fn recent(&self, index: u32) -> Option<&mut Recent> {
+        // SAFETY: takes nothing and returns a number. Nothing moves a program to another CPU while it runs.
+        let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
+        let entry = maps::RECENT.get_ptr_mut(cpu * recent::ENTRIES + index)?;
+        // SAFETY: an array entry is there for good, and no other CPU uses those of this one; see `count` in main.
+        Some(unsafe { &mut *entry })
     }
 
     #[inline(always)]

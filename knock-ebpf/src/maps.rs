@@ -29,7 +29,10 @@ use knock_common::{
     report::{Budget, class},
     rules::{GateRules, ROLES},
     scattered::Room,
-    session::{HOLDERS, HolderCount, Session},
+    session::{
+        HOLDERS, HolderCount, Session,
+        recent::{self, Recent},
+    },
     set::Set,
     verdict::{Counter, Reason},
 };
@@ -121,6 +124,10 @@ pub static SESSION_SET: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static SESSION_COUNT: Array<HolderCount> =
     Array::with_max_entries(HOLDERS as u32, BPF_F_MMAPABLE);
+/// What each CPU remembers of the flows that have just passed, one CPU after the other; see [`recent`]. Not a table of the
+/// kernel's for each CPU, whose entries begin anywhere: an array that can be mapped begins at a page, so none is on two cache lines.
+#[map]
+pub static RECENT: Array<Recent> = Array::with_max_entries(recent::ENTRIES, BPF_F_MMAPABLE);
 /// The cursor of the ring of sources.
 #[map]
 pub static PROGRESS_CURSOR: Array<Cursor> = Array::with_max_entries(1, BPF_F_MMAPABLE);

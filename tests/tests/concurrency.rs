@@ -14,8 +14,12 @@ use std::{
 };
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use ipnet::IpNet;
 use knock_common::knock::progress::Pair;
-use knock_user::{config::Config, datapath::padded_address};
+use knock_user::{
+    config::Config,
+    datapath::{Scope, padded_address},
+};
 use knockgate_tests::{
     stream::{self, Step},
     system::{Program, SystemUnderTest as _, XDP_PASS, clock, tick},
@@ -43,8 +47,13 @@ fn load() -> Option<Program> {
 
 /// Returns a knock, whose source [`from`] fills in.
 fn knock(port: u16, source_port: u16) -> Vec<u8> {
-    let packet = format!("udp 198.51.100.10:{source_port} > 192.0.2.1:{port}");
-    let Some((Step::Packet(datagram), _)) = stream::read(&packet).into_iter().next() else {
+    frame(&format!(
+        "udp 198.51.100.10:{source_port} > 192.0.2.1:{port}"
+    ))
+}
+
+fn frame(packet: &str) -> Vec<u8> {
+    let Some((Step::Packet(datagram), _)) = stream::read(packet).into_iter().next() else {
         panic!("{packet} is no packet");
     };
     datagram.frame()
@@ -57,12 +66,17 @@ fn from(frame: &mut [u8], source: u32) {
 
 /// Runs the program on a frame, on the current CPU.
 fn judge(program: &Xdp, frame: &[u8]) {
+    assert!(passes(program, frame), "a knock passes");
+}
+
+/// As [`judge`]. Returns whether the frame passes.
+fn passes(program: &Xdp, frame: &[u8]) -> bool {
     let options = TestRunOptions {
         data_in: Some(frame),
         ..TestRunOptions::default()
     };
     let result = program.test_run(options).expect("the kernel takes it");
-    assert_eq!(result.return_value, XDP_PASS, "a knock passes");
+    result.return_value == XDP_PASS
 }
 
 fn address(source: u32) -> IpAddr {
@@ -232,4 +246,50 @@ fn every_cpu_has_the_time_of_the_kernel() {
         least <= most + LATE * tick(),
         "grants last from {least} to {most} ns"
     );
+}
+
+/// Packets of a flow arrive on all CPUs without a pause. Each CPU remembers for a timer tick that they pass.
+#[test]
+fn when_a_revocation_is_done_no_packet_passes() {
+    const ROUNDS: u32 = 20;
+    /// Packets of each CPU behind the revocation.
+    const BEHIND: usize = 500;
+    let Some(mut program) = load() else {
+        return;
+    };
+    for (from, host) in [
+        ("198.51.100.10", "192.0.2.1"),
+        ("[2001:db8::10]", "[2001:db8::1]"),
+    ] {
+        let packet = |flags| frame(&format!("tcp {from}:4000 > {host}:22 flags={flags}"));
+        let (syn, data) = (packet("S"), packet("A"));
+        let address: IpAddr = from.trim_matches(['[', ']']).parse().expect("an address");
+        let source = IpNet::from(address);
+        for _ in 0..ROUNDS {
+            assert!(program.allow(source, 0, Duration::from_mins(10)));
+            let (xdp, datapath) = program.apart();
+            assert!(passes(xdp, &syn));
+            let is_revoked = AtomicBool::new(false);
+            let passed = thread::scope(|scope| {
+                let senders = (0..THREADS).map(|_| {
+                    scope.spawn(|| {
+                        while !is_revoked.load(Ordering::SeqCst) {
+                            passes(xdp, &data);
+                        }
+                        let behind = (0..BEHIND).filter(|_| passes(xdp, &data));
+                        behind.count()
+                    })
+                });
+                let senders: Vec<_> = senders.collect();
+                thread::sleep(Duration::from_millis(20));
+                let ended = datapath.revoke(&[Scope::of(source, None)]);
+                is_revoked.store(true, Ordering::SeqCst);
+                assert_eq!(ended.expect("the tables are there").sessions, 1);
+                let passed = senders.into_iter().map(thread::ScopedJoinHandle::join);
+                passed.collect::<Result<Vec<_>, _>>()
+            });
+            let passed = passed.expect("they only send");
+            assert!(passed.iter().all(|passed| *passed == 0), "{passed:?}");
+        }
+    }
 }

@@ -106,7 +106,7 @@ impl SessionMemory for TestEnv {
 }
 
 #[expect(clippy::mut_from_ref, reason = "see `HashTable::find`")]
-fn modulo<T>(cells: &[UnsafeCell<T>], index: u32) -> Option<&mut T> {
+pub(super) fn modulo<T>(cells: &[UnsafeCell<T>], index: u32) -> Option<&mut T> {
     let index = (index as usize).checked_rem(cells.len())?;
     // SAFETY: one thread, and no value of a cell is used after another reference to the cell has been.
     Some(unsafe { &mut *cells[index].get() })

@@ -11,10 +11,10 @@ use super::{
 use crate::config::{Config, Limits};
 
 impl Definition {
-    /// Returns the bytes of kernel memory on a machine with this many possible CPUs.
-    fn bytes(&self, counts: &Counts, cpus: usize) -> usize {
+    /// Returns the bytes of kernel memory.
+    fn bytes(&self, counts: &Counts) -> usize {
         let (key, value) = (self.key.next_multiple_of(8), self.value.next_multiple_of(8));
-        let entries = self.entries(counts);
+        let (entries, cpus) = (self.entries(counts), counts.cpus);
         match self.kind {
             TableKind::Array => entries * value,
             TableKind::MappedArray => (entries * value).next_multiple_of(PAGE_BYTES),
@@ -88,32 +88,34 @@ fn mebibytes(bytes: usize) -> String {
 const PAGE: &str = include_str!("../../../docs/how-it-works.md");
 const README: &str = include_str!("../../../README.md");
 
-fn counts(config: &Config) -> Counts {
-    compile(config, None).expect("few sequences").counts()
+/// Of a machine with this many possible CPUs.
+fn counts(config: &Config, cpus: usize) -> Counts {
+    let counts = compile(config, None).expect("few sequences").counts();
+    Counts { cpus, ..counts }
 }
 
-fn sum(counts: &Counts, cpus: usize) -> usize {
+fn sum(counts: &Counts) -> usize {
     let tables = tables::ALL.iter();
-    tables.map(|table| table.bytes(counts, cpus)).sum()
+    tables.map(|table| table.bytes(counts)).sum()
 }
 
 #[test]
 fn the_documentation_states_the_memory_at_default_limits() {
-    let counts = counts(&usual());
+    let [two, three] = [2, 3].map(|cpus| counts(&usual(), cpus));
     for table in tables::ALL {
         let name = format!("| `{}` |", table.pin_name());
         let row = PAGE.lines().find(|line| line.starts_with(&name));
         let row = row.unwrap_or_else(|| panic!("the page has no row for {}", table.name));
-        let stated = match mebibytes(table.bytes(&counts, 2)).as_str() {
+        let stated = match mebibytes(table.bytes(&two)).as_str() {
             "0.0 MiB" => "| little |".to_owned(),
             size => format!("| {size} |"),
         };
         assert!(row.ends_with(&stated), "{row:?} should end with {stated:?}");
     }
-    let each = (sum(&counts, 3) - sum(&counts, 2)) / 1024;
+    let each = (sum(&three) - sum(&two)) / 1024;
     let stated = format!("each CPU adds {each} to {} KiB", each + 1);
     assert!(PAGE.contains(&stated), "the page should state {stated:?}");
-    let stated = format!("**{}**", mebibytes(sum(&counts, 2)));
+    let stated = format!("**{}**", mebibytes(sum(&two)));
     assert!(PAGE.contains(&stated), "the page should state {stated}");
     assert!(README.contains(&stated), "the README should state {stated}");
 }
@@ -123,7 +125,7 @@ fn the_documentation_states_what_one_more_entry_costs() {
     let bytes = |change: fn(&mut Limits)| -> usize {
         let mut config = usual();
         change(&mut config.limits);
-        sum(&counts(&config), 2)
+        sum(&counts(&config, 2))
     };
     let total = bytes(|_| {});
     let costs = |limit: &str, double: fn(&mut Limits), entries: u32| {
@@ -173,7 +175,7 @@ fn the_kernel_reports_the_same_memory() {
         Err(error) => panic!("{error:#}"),
     };
     let cpus = aya::util::nr_cpus().expect("the kernel says how many CPUs there may be");
-    let counts = counts(&config);
+    let counts = counts(&config, cpus);
     let mut expected: BTreeMap<&str, &Definition> = tables::ALL
         .iter()
         .map(|table| (table.name, table))
@@ -225,7 +227,7 @@ fn the_kernel_reports_the_same_memory() {
         let reported: usize = memlock
             .and_then(|number| number.trim().parse().ok())
             .unwrap_or_else(|| panic!("no memlock in {text}"));
-        let computed = table.bytes(&counts, cpus);
+        let computed = table.bytes(&counts);
         assert!(
             computed.abs_diff(reported) <= HEAD,
             "{name}: {computed} bytes were computed, and the kernel says {reported}"

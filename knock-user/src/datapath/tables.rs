@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, Pod,
     maps::{self, Map, MapData, MapError, MapType, lpm_trie},
+    util::nr_cpus,
 };
 use knock_common::{
     cursor::{self, Cursor, Tickets},
@@ -39,7 +40,10 @@ use knock_common::{
     row::rows,
     rules::{GateRules, ROLES},
     scattered::Room,
-    session::{HOLDERS, HolderCount, Session},
+    session::{
+        HOLDERS, HolderCount, Session,
+        recent::{self, Recent},
+    },
     set::{Set, sets},
     verdict::{Counter, Reason},
 };
@@ -111,6 +115,7 @@ tables! {
     SESSION_ROW: MappedArray<u64> = |counts| rows(counts.limits.sessions) => Sessions;
     SESSION_SET: MappedArray<Set> = |counts| sets(counts.limits.sessions) => Sessions;
     SESSION_COUNT: MappedArray<HolderCount> = |_| HOLDERS => Sessions;
+    RECENT: MappedArray<Recent> = |counts| counts.cpus * recent::ENTRIES as usize => Config;
     CURSOR: MappedArray<Cursor> = |_| cursor::COUNT as usize => Single;
     PACKETS: PerCpuArray<Counter> = |counts| (counts.counted_gates() + 1) * Reason::COUNT => Counters;
     KNOCKS: PerCpuArray<u64> = |counts| counts.counted_gates() * Outcome::ALL.len() => Counters;
@@ -201,6 +206,8 @@ pub struct Counts {
     pub has_fwknop: bool,
     /// What an authenticated knock opens waits for the fleet.
     pub holds_knocks: bool,
+    /// How many CPUs this machine may have.
+    pub cpus: usize,
 }
 
 /// `limits` of the configuration.
@@ -221,6 +228,11 @@ impl Counts {
     fn if_rejecting(&self, entries: usize) -> usize {
         if self.rejects { entries } else { 0 }
     }
+}
+
+/// Returns how many CPUs this machine may have. Where that cannot be read, the first one alone [remembers](recent) flows.
+pub fn cpus() -> usize {
+    nr_cpus().unwrap_or(1)
 }
 
 /// How the kernel keeps a table.

@@ -1,6 +1,6 @@
 //! The clock that every kernel table uses, and how far TAI is ahead of Unix time.
 
-use std::{fs, mem::MaybeUninit, sync::OnceLock};
+use std::{fs, mem::MaybeUninit, sync::OnceLock, thread, time::Duration};
 
 /// Returns the time of the kernel's `CLOCK_MONOTONIC`, ns, by which the program goes. In a time namespace (since Linux
 /// 5.6) this process has another one.
@@ -64,6 +64,17 @@ pub fn tick() -> u64 {
     u64::try_from(resolution.tv_nsec).unwrap_or(USUAL)
 }
 
+/// Waits until the kernel has counted another timer tick than that of this moment. It counts ticks and moves the coarse clocks at
+/// once (`tick_do_update_jiffies64` of `kernel/time/tick-sched.c`).
+pub fn pass_tick() {
+    // By two ticks, since whoever sets the wall clock moves the coarse clocks in between (`timekeeping_forward_now`), and a processor
+    // may read the count a moment later than what the program reads behind it.
+    let until = own_monotonic_now() + 2 * tick();
+    while now_of(libc::CLOCK_MONOTONIC_COARSE) < until {
+        thread::sleep(Duration::from_nanos(tick()));
+    }
+}
+
 /// Returns how far `CLOCK_TAI` is ahead of Unix time, ns: 0 until whoever keeps the clock says that it knows of leap seconds.
 pub fn tai_offset() -> u64 {
     // SAFETY: an all-zero structure is valid, and asks for nothing to be changed.
@@ -95,6 +106,14 @@ mod tests {
     fn time_goes_on() {
         let before = monotonic_now();
         assert!(before > 0 && monotonic_now() >= before);
+    }
+
+    #[test]
+    fn a_tick_passes() {
+        let coarse = || now_of(libc::CLOCK_MONOTONIC_COARSE);
+        let before = coarse();
+        pass_tick();
+        assert!(coarse() > before);
     }
 
     #[cfg(feature = "fleet")]

@@ -166,6 +166,7 @@ impl SystemUnderTest for Hosted {
                 session::table::end(&self.host, slot, session.tenancy);
             }
         }
+        self.host.pass_tick();
     }
 
     fn connect(&mut self, own: SocketAddr, peer: SocketAddr) {

@@ -223,6 +223,11 @@ impl Program {
         gates.any(|gate| gate.deny == Deny::Reject)
     }
 
+    /// Returns the program and the tables, to run the one while the others are changed.
+    pub fn apart(&mut self) -> (&Xdp, &mut Datapath) {
+        (xdp(&self.ebpf), &mut self.datapath)
+    }
+
     /// Returns the tables, as commands open them.
     pub fn datapath_mut(&mut self) -> &mut Datapath {
         &mut self.datapath
@@ -233,10 +238,7 @@ impl Program {
     }
 
     pub fn xdp(&self) -> &Xdp {
-        let entries = ENTRIES.iter().filter_map(|name| self.ebpf.program(name));
-        let mut entries = entries.filter_map(|program| <&Xdp>::try_from(program).ok());
-        let loaded = entries.find(|program| program.fd().is_ok());
-        loaded.expect("an entry has been loaded")
+        xdp(&self.ebpf)
     }
 
     fn tcx(&self) -> Option<&SchedClassifier> {
@@ -316,6 +318,14 @@ impl Program {
     fn shown(&self, time: u64) -> u64 {
         (time + self.ahead) / u64::from(SLOWED)
     }
+}
+
+/// Returns the entry for XDP that has been loaded.
+fn xdp(ebpf: &Ebpf) -> &Xdp {
+    let entries = ENTRIES.iter().filter_map(|name| ebpf.program(name));
+    let mut entries = entries.filter_map(|program| <&Xdp>::try_from(program).ok());
+    let loaded = entries.find(|program| program.fd().is_ok());
+    loaded.expect("an entry has been loaded")
 }
 
 /// Replaces an action of TCX by that of XDP.

@@ -148,7 +148,10 @@ impl Stage {
                 "several CPUs",
                 TESTS,
                 Some("concurrency"),
-                &["every_cpu_has_the_time_of_the_kernel"],
+                &[
+                    "every_cpu_has_the_time_of_the_kernel",
+                    "when_a_revocation_is_done_no_packet_passes",
+                ],
             ),
         ];
         match self {

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Gate},
     datapath::{compile::applied::Applied, open::Datapath, origin::Holder, view::grants::GrantRow},
     keys::KeyName,
-    sys::grace,
+    sys::{clock, grace},
     values::{Port, Protocol},
 };
 
@@ -123,6 +123,10 @@ impl Datapath {
             grace::wait();
         }
         sessions += self.end_sessions(ends)?;
+        if grants + sessions > 0 {
+            // Until then, a CPU may remember that a flow passes.
+            clock::pass_tick();
+        }
         Ok((grants, sessions))
     }
 

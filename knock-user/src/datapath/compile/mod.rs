@@ -29,7 +29,7 @@ use self::{
     automaton::Automaton,
     ids::Ids,
 };
-use super::tables::{Counts, Limits};
+use super::tables::{Counts, Limits, cpus};
 use crate::{
     config::{Addresses, Config, Deny, Established, Following, Gate, GrantTo, Mode},
     sys::clock::monotonic_now,
@@ -207,6 +207,7 @@ impl Contents {
             },
             has_fwknop: self.settings.has_fwknop,
             holds_knocks: self.settings.holds_knocks,
+            cpus: cpus(),
         }
     }
 }

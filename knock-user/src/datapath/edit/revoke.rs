@@ -11,7 +11,7 @@ use knock_common::{
 
 use crate::{
     datapath::{open::Datapath, origin::Holder, view::grants::GrantRow},
-    sys::grace,
+    sys::{clock, grace},
 };
 
 /// What a revocation ends.
@@ -46,7 +46,8 @@ pub struct Ended {
 }
 
 impl Datapath {
-    /// Removes the grants of these scopes, and the sessions of their sources.
+    /// Removes the grants of these scopes, and the sessions of their sources. When this returns, no packet passes by one of them any
+    /// more.
     pub fn revoke(&mut self, scopes: &[Scope]) -> Result<Ended> {
         let mut ended = Ended::default();
         let mut spared = Spared::default();
@@ -71,6 +72,8 @@ impl Datapath {
                 network.contains(&source)
             })
         })?;
+        // Until then, a CPU may remember that a flow passes.
+        clock::pass_tick();
         Ok(ended)
     }
 

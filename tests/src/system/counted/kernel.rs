@@ -79,8 +79,8 @@ impl World for Kernel<'_> {
             // bpf_sk_lookup_udp
             85 => self.connected(memory, key, value),
             // bpf_sk_release: nothing to release. bpf_skc_lookup_tcp: this host has no TCP sockets.
-            // bpf_ringbuf_output: nothing reads it here.
-            86 | 99 | 130 => 0,
+            // bpf_ringbuf_output: nothing reads it here. bpf_get_smp_processor_id: the first.
+            8 | 86 | 99 | 130 => 0,
             // bpf_jiffies64. The epoch is arbitrary. Each packet is the first of its tick, so that it asks the clock, which
             // takes the most instructions; what 256 ticks take is right.
             118 => clock() >> 30 << 8 | self.packet & 0xff,

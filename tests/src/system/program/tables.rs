@@ -1,11 +1,19 @@
 //! Changes to whole tables of a loaded program.
 
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _},
+    ptr,
+};
+
 use aya::{
     Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use knock_common::knock::authenticated::key::{Key, state};
+use knock_common::{
+    knock::authenticated::key::{Key, state},
+    session::recent::Recent,
+};
 
 use super::{Program, SLOWED};
 use crate::keyring::{self, EPOCH};
@@ -38,6 +46,28 @@ impl Program {
                 let set = keyring::key_set(SLOWED);
                 self.datapath.apply_keys(&set, &[]).expect("they fit");
             }
+        }
+    }
+
+    /// Makes every CPU forget which flows have just passed, as a timer tick does.
+    pub(super) fn forget_recent(&self) {
+        let map = self.table_of("RECENT");
+        let entries = map.info().expect("the kernel tells it").max_entries() as usize;
+        let length = entries * size_of::<Recent>();
+        // SAFETY: a new mapping of the whole table, at an address that the kernel chooses; nothing refers to it once it is gone. Any
+        // bytes are a value, and no packet is judged meanwhile.
+        unsafe {
+            let start = libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.fd().as_fd().as_raw_fd(),
+                0,
+            );
+            assert_ne!(start, libc::MAP_FAILED, "an array that can be mapped");
+            start.write_bytes(0, length);
+            libc::munmap(start, length);
         }
     }
 

@@ -74,6 +74,7 @@ impl SystemUnderTest for Program {
             }
             progress.places.set(index, row);
         }
+        self.forget_recent();
         self.ahead += by;
     }
 
@@ -219,6 +220,7 @@ impl SystemUnderTest for Program {
             sessions.is_clear(),
             "a session that has gone was still counted, or still led to its slot"
         );
+        self.forget_recent();
         let progress = self.datapath.progress.map().expect("the tables are there");
         for (number, set) in progress.sets.iter().enumerate() {
             if set != ProgressSet::default() {

@@ -9,6 +9,8 @@ const LOOKUP: &str = "knock-common/src/session/lookup.rs";
 const REMEMBER: &str = "knock-common/src/session/remember.rs";
 const COMPILE: &str = "knock-user/src/datapath/compile/mod.rs";
 const SESSION: &str = "knock-common/src/session.rs";
+const RECENT: &str = "knock-common/src/session/recent.rs";
+const REVOKE: &str = "knock-user/src/datapath/edit/revoke.rs";
 const SESSION_TABLE: &str = "knock-common/src/session/table.rs";
 const REPORT: &str = "knock-common/src/report.rs";
 const GUARDED: &str = "knock-common/src/guarded.rs";
@@ -111,6 +113,48 @@ pub(super) const FAULTS: &[Fault] = &[
         file: SESSION,
         find: "let units = if units < most { units } else { most };",
         replace: "let _ = most;",
+    },
+    Fault {
+        what: "a flow that has just passed passes for good",
+        file: RECENT,
+        find: "(entry.tick ^ flow.tick) | (entry.ends ^ flow.ends)",
+        replace: "(entry.ends ^ flow.ends)",
+    },
+    Fault {
+        what: "where a flow has just passed, so does another with its ports",
+        file: RECENT,
+        find: "| (entry.ends ^ flow.ends)",
+        replace: "",
+    },
+    Fault {
+        what: "a flow that has just passed one gate passes another",
+        file: RECENT,
+        find: "\n                | u64::from(gate) << 32",
+        replace: "",
+    },
+    Fault {
+        what: "where a flow of TCP has just passed, so does one of UDP",
+        file: RECENT,
+        find: "\n                | u64::from(segment.protocol) << 48",
+        replace: "",
+    },
+    Fault {
+        what: "a flow that has just passed closes unnoticed",
+        file: JUDGE,
+        find: "if !ends && recent.has_passed() {",
+        replace: "if recent.has_passed() {",
+    },
+    Fault {
+        what: "a flow that has just passed begins anew unnoticed",
+        file: JUDGE,
+        find: "    recent::forget(env, segment);\n",
+        replace: "",
+    },
+    Fault {
+        what: "a revocation is done before every CPU has forgotten what passed",
+        file: REVOKE,
+        find: "clock::pass_tick();",
+        replace: "",
     },
     Fault {
         what: "an expired grant is accepted",
