@@ -36,7 +36,7 @@ pub struct Recent {
 
 records!(Recent: 32 { tick: 0, ends: 8, rest: 16, zero: 24 });
 
-/// Entries of each CPU: 128 KiB. With 1,000 flows at a time, nine of ten have one for themselves.
+/// Entries of each CPU: 128 KiB. With 1,000 flows at a time, four of five have one for themselves.
 pub const ENTRIES: u32 = 1 << ENTRY_BITS;
 const ENTRY_BITS: u32 = 12;
 
