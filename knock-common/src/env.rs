@@ -49,7 +49,7 @@ pub trait Env: GrantMemory + SessionMemory {
     /// Returns the time in ns of `CLOCK_MONOTONIC`, as of the last timer tick.
     fn now(&self) -> u64;
 
-    /// Returns the number of the present timer tick, not 0. While it is the same, so is [`now`](Self::now).
+    /// Returns the number of the present timer tick, not 0. [`now`](Self::now) moves with it.
     fn tick(&self) -> u64;
 
     /// Returns an entry of what this CPU [remembers](crate::session::recent), by its index.

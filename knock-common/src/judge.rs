@@ -17,10 +17,7 @@ use crate::{
     },
     report::{class, class_of, send},
     rules::{NO_GATE, PortRole, Role},
-    session::{
-        self, Flow,
-        recent::{self, Place},
-    },
+    session::{self, Flow, recent::Place},
     verdict::{Action, Reason, Verdict},
 };
 
@@ -277,9 +274,8 @@ fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, port: PortRole, flag
         note_cut(env, segment, gate);
         return none();
     }
-    let ends = flags & (flag::FIN | flag::RST) != 0;
     let recent = Place::of(env, segment, gate);
-    if !ends && recent.has_passed() {
+    if flags & (flag::FIN | flag::RST) == 0 && recent.has_passed() {
         return Known::Granted;
     }
     let flow = &Flow::of(segment);
@@ -291,7 +287,9 @@ fn known<E: Env, A: Address>(env: &E, segment: &Segment<A>, port: PortRole, flag
     }
     session::seen(session, now);
     if session.is_granted(now) {
-        if !ends {
+        if session.is_closing() {
+            recent.forget();
+        } else {
             recent.passes();
         }
         Known::Granted
@@ -384,7 +382,7 @@ fn admit<E: Env, A: Address>(
 /// Remembers the flow that an admitted packet begins. Not done in `admit`, since nested calls share 512 bytes of stack.
 #[inline(always)]
 fn begun<E: Env, A: Address>(env: &E, segment: &Segment<A>, gate: u16, packet: &Admission) {
-    recent::forget(env, segment);
+    Place::of(env, segment, gate).forget();
     if !session::remember::remember(env, segment, gate, packet.sequence)
         && send::wants(env, class::DENIALS)
     {

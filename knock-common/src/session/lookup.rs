@@ -61,7 +61,7 @@ pub const fn retransmits(session: &Session, flags: u8, sequence: u32) -> bool {
 #[inline(always)]
 pub const fn note_more(session: &mut Session) {
     // Written once: a flow's packets may arrive at several CPUs. If another CPU stores the end of the grant at the same moment,
-    // one of the two writes is lost; the next packet repeats it.
+    // one of the two writes is lost; a later packet repeats it.
     if !session.has_more() {
         session.granted |= MORE;
     }

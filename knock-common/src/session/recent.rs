@@ -8,8 +8,8 @@
 //! - The tick is read before the session, so it is no later than what the entry follows from.
 //! - A grant that is removed may admit packets by an entry until the next tick. So whoever removes one waits for that tick before
 //!   saying that it has ended.
-//! - A packet that may close a connection is judged by its session. One that begins a connection makes this CPU forget the flow, as
-//!   the session is to note that other packets follow.
+//! - A packet that may close a connection is judged by its session, and so are those behind it while the session is closing. A packet
+//!   that begins a connection makes its CPU forget the flow, as the session is to note that others follow.
 //!
 //! Flows of IPv6 are not remembered. A packet of IPv6 can have been read in many ways, and the verifier would follow this for each.
 
@@ -23,7 +23,7 @@ use crate::{Address, Env, frame::Segment, seed::GOLDEN};
 
 /// A flow of IPv4 that has passed a gate. Two entries fill one line of the processor's cache.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Zeroable, Pod)]
 pub struct Recent {
     /// [`Env::tick`] when its session and its grant were live; 0: there is no flow.
     tick: u64,
@@ -83,13 +83,13 @@ impl<'e> Place<'e> {
             *entry = self.flow;
         }
     }
-}
 
-/// Forgets the flow that a packet begins.
-#[inline(always)]
-pub fn forget<E: Env, A: Address>(env: &E, segment: &Segment<A>) {
-    if let Some(entry) = entry(env, segment) {
-        entry.tick = 0;
+    /// Forgets the flow, and any other that has this place.
+    #[inline(always)]
+    pub const fn forget(self) {
+        if let Some(entry) = self.entry {
+            entry.tick = 0;
+        }
     }
 }
 

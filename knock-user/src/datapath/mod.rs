@@ -22,7 +22,7 @@ mod trial;
 mod view;
 mod write;
 
-pub use crate::sys::bpf::Hook;
+pub use crate::sys::bpf::{Hook, mapping::Mapping};
 pub use chain::{IntoArgument, NextState, Renewed, fault as next_fault};
 pub use compile::applied::Applied;
 pub use edit::{

@@ -159,13 +159,30 @@ fn a_flow_of_ipv6_is_looked_up_each_time() {
 }
 
 #[test]
-fn a_packet_that_may_end_a_connection_is_judged_by_its_session() {
+fn a_flow_that_closes_is_judged_by_its_session() {
     for flags in [flag::FIN | flag::ACK, flag::RST] {
         let (env, flow) = (env(), v4(7));
         begun(&env, &flow);
         assert_eq!(packet(&env, &flow, flags, 9), Reason::Grant);
         assert!(session(&env, &flow).is_closing());
+        for _ in 0..3 {
+            assert!(!is_remembered(&env, &flow));
+            assert_eq!(packet(&env, &flow, flag::ACK, 10), Reason::Grant);
+        }
+        // The host has closed its socket too.
+        env.sockets.borrow_mut().remove(&socket_of(&flow));
+        assert_eq!(packet(&env, &flow, flag::ACK, 10), Reason::Grant);
+        assert!(table::find(&env, &flow).is_none());
     }
+}
+
+#[test]
+fn a_flow_whose_end_the_host_does_not_honour_goes_on() {
+    let (env, flow) = (env(), v4(7));
+    begun(&env, &flow);
+    env.sockets.borrow_mut().remove(&socket_of(&flow));
+    assert_eq!(packet(&env, &flow, flag::RST, 9), Reason::Grant);
+    assert!(is_remembered(&env, &flow));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, Gate},
     datapath::{compile::applied::Applied, open::Datapath, origin::Holder, view::grants::GrantRow},
     keys::KeyName,
-    sys::{clock, grace},
+    sys::grace,
     values::{Port, Protocol},
 };
 
@@ -123,10 +123,6 @@ impl Datapath {
             grace::wait();
         }
         sessions += self.end_sessions(ends)?;
-        if grants + sessions > 0 {
-            // Until then, a CPU may remember that a flow passes.
-            clock::pass_tick();
-        }
         Ok((grants, sessions))
     }
 

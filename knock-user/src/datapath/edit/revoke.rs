@@ -11,7 +11,7 @@ use knock_common::{
 
 use crate::{
     datapath::{open::Datapath, origin::Holder, view::grants::GrantRow},
-    sys::{clock, grace},
+    sys::grace,
 };
 
 /// What a revocation ends.
@@ -72,8 +72,6 @@ impl Datapath {
                 network.contains(&source)
             })
         })?;
-        // Until then, a CPU may remember that a flow passes.
-        clock::pass_tick();
         Ok(ended)
     }
 

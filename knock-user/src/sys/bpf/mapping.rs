@@ -2,6 +2,7 @@
 //! instructions as the program uses.
 
 use std::{
+    borrow::Borrow,
     io, iter,
     os::fd::{AsFd as _, AsRawFd as _},
     ptr::{self, NonNull},
@@ -26,7 +27,7 @@ pub struct Mapping<V> {
 impl<V: Pod> Mapping<V> {
     /// Maps an array, or copies one that was opened for reading alone. The size of `V` is a multiple of 8, as the kernel lays
     /// out the entries.
-    pub fn of(table: &Array<MapData, V>) -> Result<Self> {
+    pub fn of(table: &Array<impl Borrow<MapData>, V>) -> Result<Self> {
         const { assert!(size_of::<V>().is_multiple_of(8) && align_of::<V>() <= 8) };
         let count = table.len() as usize;
         let descriptor = table.map().fd().as_fd().as_raw_fd();

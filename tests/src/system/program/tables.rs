@@ -1,10 +1,5 @@
 //! Changes to whole tables of a loaded program.
 
-use std::{
-    os::fd::{AsFd as _, AsRawFd as _},
-    ptr,
-};
-
 use aya::{
     Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
@@ -14,6 +9,7 @@ use knock_common::{
     knock::authenticated::key::{Key, state},
     session::recent::Recent,
 };
+use knock_user::datapath::Mapping;
 
 use super::{Program, SLOWED};
 use crate::keyring::{self, EPOCH};
@@ -51,23 +47,11 @@ impl Program {
 
     /// Makes every CPU forget which flows have just passed, as a timer tick does.
     pub(super) fn forget_recent(&self) {
-        let map = self.table_of("RECENT");
-        let entries = map.info().expect("the kernel tells it").max_entries() as usize;
-        let length = entries * size_of::<Recent>();
-        // SAFETY: a new mapping of the whole table, at an address that the kernel chooses; nothing refers to it once it is gone. Any
-        // bytes are a value, and no packet is judged meanwhile.
-        unsafe {
-            let start = libc::mmap(
-                ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.fd().as_fd().as_raw_fd(),
-                0,
-            );
-            assert_ne!(start, libc::MAP_FAILED, "an array that can be mapped");
-            start.write_bytes(0, length);
-            libc::munmap(start, length);
+        let map = self.ebpf.map("RECENT").expect("a table of the program");
+        let recent: Array<_, Recent> = map.try_into().expect("of the type that its layout says");
+        let recent = Mapping::of(&recent).expect("an array that can be mapped");
+        for index in 0..recent.len() {
+            recent.set(index, Recent::default());
         }
     }
 

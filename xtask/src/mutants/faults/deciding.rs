@@ -10,7 +10,7 @@ const REMEMBER: &str = "knock-common/src/session/remember.rs";
 const COMPILE: &str = "knock-user/src/datapath/compile/mod.rs";
 const SESSION: &str = "knock-common/src/session.rs";
 const RECENT: &str = "knock-common/src/session/recent.rs";
-const REVOKE: &str = "knock-user/src/datapath/edit/revoke.rs";
+const EDIT_SESSIONS: &str = "knock-user/src/datapath/edit/sessions.rs";
 const SESSION_TABLE: &str = "knock-common/src/session/table.rs";
 const REPORT: &str = "knock-common/src/report.rs";
 const GUARDED: &str = "knock-common/src/guarded.rs";
@@ -141,19 +141,25 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         what: "a flow that has just passed closes unnoticed",
         file: JUDGE,
-        find: "if !ends && recent.has_passed() {",
-        replace: "if recent.has_passed() {",
+        find: "flags & (flag::FIN | flag::RST) == 0 && recent.has_passed()",
+        replace: "recent.has_passed()",
+    },
+    Fault {
+        what: "a flow that is closing passes by what is remembered",
+        file: JUDGE,
+        find: "if session.is_closing() {",
+        replace: "if false {",
     },
     Fault {
         what: "a flow that has just passed begins anew unnoticed",
         file: JUDGE,
-        find: "    recent::forget(env, segment);\n",
+        find: "    Place::of(env, segment, gate).forget();\n",
         replace: "",
     },
     Fault {
         what: "a revocation is done before every CPU has forgotten what passed",
-        file: REVOKE,
-        find: "clock::pass_tick();",
+        file: EDIT_SESSIONS,
+        find: "        pass_tick();\n",
         replace: "",
     },
     Fault {
