@@ -156,7 +156,7 @@ fn print(snapshot: &Snapshot, fleet: Option<&Fleet>) -> Result<()> {
     let up_for = u64::try_from(status.up_for.as_nanos()).unwrap_or(u64::MAX);
     let up_for = output::duration(up_for);
     output::line(&format!(
-        "{passed} packets passed, {denied} denied; up for {up_for}"
+        "packets: {passed} passed, {denied} denied; up for {up_for}"
     ))?;
     for why in &status.warnings {
         output::line(why)?;
