@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
     process::Command,
+    sync::Mutex,
 };
 
 use knockgate_tests::{
@@ -19,6 +20,7 @@ use knockgate_tests::{
     run::{Running, run, wait_until},
     scenario::{Attach, Scenario},
 };
+use netlab::host::BPFFS;
 
 /// `CAP_NET_ADMIN`, `CAP_PERFMON` and `CAP_BPF` of `linux/capability.h`.
 const NEEDED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
@@ -167,12 +169,45 @@ const OTHERS: [&str; 4] = [
 /// The commands that read, of those that print JSON.
 const READ: [&str; 5] = ["status", "grants", "sources", "sessions", "stats"];
 
+/// Lets others reach the directories in the BPF file system while it lives: systemd mounts that for root alone. Tests run side by
+/// side, so the last one puts the mode back.
+struct Reachable;
+
+/// How many live, and the mode that the file system had before.
+static REACHABLE: Mutex<(usize, u32)> = Mutex::new((0, 0));
+
+impl Reachable {
+    fn make() -> Self {
+        let mut reachable = REACHABLE.lock().expect("nobody panics with it");
+        if reachable.0 == 0 {
+            let of = fs::metadata(BPFFS).expect("it is mounted");
+            reachable.1 = of.permissions().mode();
+        }
+        reachable.0 += 1;
+        run(Command::new("chmod").args(["o+x", BPFFS])).exits(0);
+        Self
+    }
+}
+
+impl Drop for Reachable {
+    fn drop(&mut self) {
+        let mut reachable = REACHABLE.lock().expect("nobody panics with it");
+        reachable.0 -= 1;
+        if reachable.0 == 0 {
+            let mode = fs::Permissions::from_mode(reachable.1);
+            fs::set_permissions(BPFFS, mode).expect("root may change it");
+        }
+    }
+}
+
 /// Lets the group look, as docs/reference.md says.
-fn give_to_group(scenario: &Scenario) {
+#[must_use]
+fn give_to_group(scenario: &Scenario) -> Reachable {
     let root = scenario.lab.pin_root();
     run(Command::new("chgrp").args(["-R", "4242"]).arg(root)).exits(0);
     run(Command::new("chmod").args(["-R", "g+rX"]).arg(root)).exits(0);
     run(Command::new("chmod").arg("g+s").arg(root)).exits(0);
+    Reachable::make()
 }
 
 /// Asserts that members of the group may look, and do no more, and that others may not even look.
@@ -229,7 +264,7 @@ fn members_of_a_group_may_look_once_the_pins_are_given_to_it() {
         scenario.up(Gate::ssh());
         scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
         scenario.lab.knockgate_under(&GROUP, &["status"]).exits(4);
-        give_to_group(scenario);
+        let _reachable = give_to_group(scenario);
         assert_group_looks(scenario);
         // They cannot tell whether a service runs.
         let service = scenario.lab.serve(&[]);
@@ -264,7 +299,7 @@ fn what_is_replaced_in_place_belongs_to_whom_it_did() {
     in_generic_mode(|scenario| {
         scenario.up(Gate::ssh());
         scenario.knockgate("allow {A} --gate ssh --for 1h").exits(0);
-        give_to_group(scenario);
+        let _reachable = give_to_group(scenario);
         scenario.configure(Gate::ssh().open_for("20m"));
         scenario.knockgate("reload").exits(0);
         assert_group_looks(scenario);

@@ -41,7 +41,7 @@ impl std::error::Error for NotPermitted {}
 /// Capabilities that loading and attaching need.
 pub(super) const NEEDS_TO_LOAD: &str = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
 /// Capabilities that opening pins needs.
-pub(super) const NEEDS_TO_OPEN: &str = "CAP_BPF and CAP_DAC_OVERRIDE";
+const NEEDS_TO_OPEN: &str = "CAP_BPF and CAP_DAC_OVERRIDE";
 /// The capability that a look at the programs at TCX needs.
 pub(super) const NEEDS_TO_SEE_TCX: &str = "CAP_NET_ADMIN";
 
@@ -52,14 +52,20 @@ pub(super) fn is_denied(error: &io::Error) -> bool {
 
 /// Returns the error of a pin that cannot be opened.
 pub(super) fn cannot_open(path: &Path, error: io::Error) -> anyhow::Error {
+    cannot("open", path, error)
+}
+
+/// Returns the error of a pin, or a directory of pins, with which something cannot be done. `attempt`: a verb, as in "to open".
+pub(super) fn cannot(attempt: &str, path: &Path, error: io::Error) -> anyhow::Error {
+    let what = format!("{attempt} {}", path.display());
     if is_denied(&error) {
         return NotPermitted {
-            what: format!("to open {}", path.display()),
+            what: format!("to {what}"),
             needs: NEEDS_TO_OPEN,
         }
         .into();
     }
-    anyhow!(error).context(format!("cannot open {}", path.display()))
+    anyhow!(error).context(format!("cannot {what}"))
 }
 
 /// Returns the error of pins that another version has made.

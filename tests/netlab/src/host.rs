@@ -77,7 +77,7 @@ pub fn mount(kind: &str, folder: &str) -> io::Result<()> {
 }
 
 /// Mounts a BPF file system at [`BPFFS`] unless one is mounted there: a second one on top would hide the pins in
-/// the first.
+/// the first. Only its owner may look into it, as into the one that systemd mounts.
 pub fn ensure_bpffs() -> io::Result<()> {
     fs::create_dir_all(BPFFS)?;
     // SAFETY: statfs is plain data, for which all zeroes is a value.
@@ -89,7 +89,8 @@ pub fn ensure_bpffs() -> io::Result<()> {
     if found.f_type == libc::BPF_FS_MAGIC {
         Ok(())
     } else {
-        mount("bpf", BPFFS)
+        mount("bpf", BPFFS)?;
+        fs::set_permissions(BPFFS, fs::Permissions::from_mode(0o700))
     }
 }
 

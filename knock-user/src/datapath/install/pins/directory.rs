@@ -12,7 +12,7 @@ use knock_common::layout::{LAYOUT, Meta};
 use super::root::{PinRoot, interface_of};
 use crate::{
     datapath::{
-        error::{NEEDS_TO_OPEN, NotPermitted, cannot_open, is_denied, other_version},
+        error::{NotPermitted, cannot, cannot_open, is_denied, other_version},
         install::entry::Entry,
         tables::{self, Definition},
     },
@@ -170,12 +170,7 @@ fn read_dir(directory: &Path) -> Result<Option<fs::ReadDir>> {
     match fs::read_dir(directory) {
         Ok(entries) => Ok(Some(entries)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if is_denied(&error) => Err(NotPermitted {
-            what: format!("to read the pins in {}", directory.display()),
-            needs: NEEDS_TO_OPEN,
-        }
-        .into()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", directory.display())),
+        Err(error) => Err(cannot("read the pins in", directory, error)),
     }
 }
 

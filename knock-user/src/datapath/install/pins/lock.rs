@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::root::PinRoot;
-use crate::datapath::error::{NEEDS_TO_OPEN, NotPermitted, is_denied};
+use crate::datapath::error::cannot_open;
 
 /// How long another command may keep the pins locked. Loading takes seconds on a slow machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -73,17 +73,7 @@ impl PinRoot {
             let directory = match File::open(self.path()) {
                 Ok(directory) => directory,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) if is_denied(&error) => {
-                    return Err(NotPermitted {
-                        what: format!("to open {}", self.path().display()),
-                        needs: NEEDS_TO_OPEN,
-                    }
-                    .into());
-                }
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("cannot open {}", self.path().display()));
-                }
+                Err(error) => return Err(cannot_open(self.path(), error)),
             };
             // SAFETY: the descriptor is open; the call touches no memory.
             if unsafe { libc::flock(directory.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {

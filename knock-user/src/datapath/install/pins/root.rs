@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
-    datapath::error::{NEEDS_TO_LOAD, NotPermitted, is_denied},
+    datapath::error::{NEEDS_TO_LOAD, NotPermitted, cannot, is_denied},
     sys::bpf::fs::{self as bpffs, MOUNT_POINT},
 };
 
@@ -92,9 +92,8 @@ impl PinRoot {
         self.refuse_dots()?;
         match bpffs::is_bpffs(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            on_bpffs => on_bpffs
-                .map(Some)
-                .with_context(|| format!("cannot look at {}", self.0.display())),
+            Err(error) => Err(cannot("look at", &self.0, error)),
+            Ok(on_bpffs) => Ok(Some(on_bpffs)),
         }
     }
 
