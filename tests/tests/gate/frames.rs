@@ -1,6 +1,9 @@
 //! Knocks and attempts in unusual frames: with tags, options, extension headers, or in fragments.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
 
 use knockgate_tests::{
     gate_config::Gate,
@@ -131,42 +134,58 @@ fn knocks(scenario: &Scenario) -> [Packet; 3] {
     ]
 }
 
-/// Sends a datagram to 51820/udp in each form that a host accepts. Returns which were answered.
+/// Puts a packet into frames.
+type InFrames<'f> = &'f dyn Fn(Packet) -> Vec<Vec<u8>>;
+
+/// Sends a datagram to 51820/udp in each form that a host accepts. Returns which were answered within `wait`.
 fn wrapped_datagrams(scenario: &Scenario, wait: Duration) -> Vec<(&'static str, bool)> {
-    let answered = |frames: &dyn Fn(Packet) -> Vec<Vec<u8>>| {
-        let source = scenario.source(A);
-        let to = (scenario.family.host(), 51820);
-        let datagram = Packet::udp((source.ip(), source.port()), to, &[7; 32]);
-        let socket = scenario.lab.client.run(|| UdpSocket::bind(source));
-        let socket = socket.expect("the port is the scenario's own");
-        socket
-            .set_read_timeout(Some(wait))
-            .expect("a live socket takes a timeout");
-        wire::send(&scenario.lab, &frames(datagram));
-        socket.recv(&mut [0; 64]).is_ok()
-    };
     let whole = |packet: Packet| vec![frame(&packet)];
     let pieces = |packet: Packet| packet.fragments(CLIENT_MAC, HOST_MAC, &[8, 24]);
-    vec![
-        ("plain", answered(&whole)),
-        (
-            "priority tag",
-            answered(&|packet| whole(packet.tagged(Tag::PRIORITY))),
-        ),
-        (
-            "options or extension headers",
-            answered(&|packet| whole(wrapped(scenario, packet))),
-        ),
-        ("fragments", answered(&pieces)),
-        (
-            "fragments of both",
-            answered(&|packet| pieces(wrapped(scenario, packet))),
-        ),
-        (
-            "fragments, the last first",
-            answered(&|packet| pieces(packet).into_iter().rev().collect()),
-        ),
-    ]
+    let forms: [(&str, InFrames<'_>); 6] = [
+        ("plain", &whole),
+        ("priority tag", &|packet| {
+            whole(packet.tagged(Tag::PRIORITY))
+        }),
+        ("options or extension headers", &|packet| {
+            whole(wrapped(scenario, packet))
+        }),
+        ("fragments", &pieces),
+        ("fragments of both", &|packet| {
+            pieces(wrapped(scenario, packet))
+        }),
+        ("fragments, the last first", &|packet| {
+            pieces(packet).into_iter().rev().collect()
+        }),
+    ];
+    let forms = forms.into_iter().zip(1..);
+    forms
+        .map(|((what, frames), number)| (what, answered(scenario, wait, number, frames)))
+        .collect()
+}
+
+/// Sends a datagram in these frames, again each second, since a busy kernel may drop any. Returns whether it was answered. `number` is
+/// what the datagram contains, which tells its answer from a late one.
+fn answered(scenario: &Scenario, wait: Duration, number: u8, frames: InFrames<'_>) -> bool {
+    let source = scenario.source(A);
+    let to = (scenario.family.host(), 51820);
+    let content = [number; 32];
+    let frames = frames(Packet::udp((source.ip(), source.port()), to, &content));
+    let socket = scenario.lab.client.run(|| UdpSocket::bind(source));
+    let socket = socket.expect("the port is the scenario's own");
+    let pause = wait.min(Duration::from_secs(1));
+    let timeout = socket.set_read_timeout(Some(pause));
+    timeout.expect("a live socket takes a timeout");
+    let begun = Instant::now();
+    while begun.elapsed() < wait {
+        wire::send(&scenario.lab, &frames);
+        let mut answer = [0; 64];
+        while let Ok(length) = socket.recv(&mut answer) {
+            if answer[..length] == content {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Adds IPv4 options, or extension headers that a host skips.
