@@ -39,6 +39,15 @@ impl Manager {
         command.env("WATCHDOG_USEC", limit.as_micros().to_string());
     }
 
+    /// Has commands wait with what they report until [`Manager::forget`].
+    pub fn is_busy(&self) {
+        let sender = UnixDatagram::unbound().expect("descriptors are left");
+        sender.set_nonblocking(true).expect("a live socket");
+        let queued = |_: &()| sender.send_to(b"STATUS=", &self.path).is_ok();
+        let count = std::iter::repeat_n((), 100_000).take_while(queued).count();
+        assert!(count < 100_000, "the socket takes whatever is sent");
+    }
+
     /// Waits until the command has said that it is ready.
     pub fn is_told_of_readiness(&self) {
         wait_until("it is ready", || self.first("READY=1").is_some());

@@ -343,7 +343,7 @@ impl Watch {
     pub fn finish(&mut self, datapath: &Datapath, log: &mut Log) {
         if self.is_gone && log.unfinished_closings().is_empty() {
             self.memory.forget();
-        } else if self.looks != 0 || self.is_gone {
+        } else {
             if !self.is_gone {
                 // What was said since the last look.
                 self.note_all(log, &datapath.applied);

@@ -10,6 +10,7 @@ use knockgate_tests::{
         Family,
         Source::{A, C},
     },
+    manager::Manager,
     run::{Running, wait_until},
     scenario::Scenario,
 };
@@ -109,6 +110,31 @@ fn the_next_service_reports_what_ended_and_once() {
                 .all(|event| event["source"] == scenario.address(A).to_string()),
             "{closed:?}"
         );
+    });
+}
+
+/// Before it has looked at the tables once: a command that holds the lock keeps it from that.
+#[test]
+fn a_service_that_ends_before_its_first_look_leaves_what_it_has_said() {
+    in_generic_mode(|scenario| {
+        scenario.configure(noting(scenario, &ssh(), &["opened", "closed"]));
+        let manager = Manager::listen(scenario.lab.folder());
+        manager.is_busy();
+        let mut command = scenario.lab.knockgate_command(&["run"]);
+        manager.hears(&mut command);
+        let service = Running::start(&mut command, scenario.lab.folder());
+        wait_until("all is up", || scenario.knockgate("status").code == Some(0));
+        // It waits until it can say that it is ready, and looks only then.
+        let holder = scenario.hold_lock();
+        manager.is_told_of_readiness();
+        scenario.knock(A, ALICE);
+        noted(scenario, &["gate.opened A"]);
+        service.signal(libc::SIGTERM);
+        assert_eq!(service.ends(), Some(0));
+        drop(holder);
+        scenario.knockgate("revoke {A}").exits(0);
+        let _service = serve(scenario);
+        noted(scenario, &["gate.opened A", "gate.closed A revoked"]);
     });
 }
 
