@@ -43,9 +43,11 @@ impl Manager {
     pub fn is_busy(&self) {
         let sender = UnixDatagram::unbound().expect("descriptors are left");
         sender.set_nonblocking(true).expect("a live socket");
-        let queued = |_: &()| sender.send_to(b"STATUS=", &self.path).is_ok();
-        let count = std::iter::repeat_n((), 100_000).take_while(queued).count();
-        assert!(count < 100_000, "the socket takes whatever is sent");
+        let mut queued = 0;
+        while sender.send_to(b"STATUS=", &self.path).is_ok() {
+            queued += 1;
+            assert!(queued < 100_000, "the socket takes whatever is sent");
+        }
     }
 
     /// Waits until the command has said that it is ready.
