@@ -40,7 +40,7 @@ impl Manager {
     }
 
     /// Has commands wait with what they report until [`Manager::forget`].
-    pub fn is_busy(&self) {
+    pub fn stops_reading(&self) {
         let sender = UnixDatagram::unbound().expect("descriptors are left");
         sender.set_nonblocking(true).expect("a live socket");
         let mut queued = 0;

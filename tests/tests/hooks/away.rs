@@ -119,7 +119,7 @@ fn a_service_that_ends_before_its_first_look_leaves_what_it_has_said() {
     in_generic_mode(|scenario| {
         scenario.configure(noting(scenario, &ssh(), &["opened", "closed"]));
         let manager = Manager::listen(scenario.lab.folder());
-        manager.is_busy();
+        manager.stops_reading();
         let mut command = scenario.lab.knockgate_command(&["run"]);
         manager.hears(&mut command);
         let service = Running::start(&mut command, scenario.lab.folder());
