@@ -1,4 +1,5 @@
-//! `cargo xtask build`: builds the kernel program, and the `knockgate` that contains it.
+//! `cargo xtask build` and `check`: build the kernel program and the `knockgate` that contains it, and check that this and the tests
+//! compile for another processor.
 
 use std::{
     fs,
@@ -10,6 +11,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
+    architecture::Architecture,
     process,
     setup::{self, Compiler, Cross, Linker, Purpose, Toolchain},
     workspace,
@@ -31,6 +33,13 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Feature {
     Log,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckOptions {
+    /// The processor
+    #[arg(long, value_enum)]
+    arch: Architecture,
 }
 
 /// The results of a build; both paths are absolute.
@@ -57,6 +66,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("  {knockgate} --help     lists its commands");
     println!("  cargo xtask demo       shows it at work, separate from your network");
     Ok(())
+}
+
+/// `cargo xtask check`.
+pub(crate) fn check(options: &CheckOptions) -> Result<()> {
+    let toolchain = setup::ready(Purpose::Build)?;
+    let cross = setup::cross(options.arch)?;
+    let program = kernel_program(&toolchain, "knock-ebpf", false)?;
+    let mut command = Command::new(workspace::cargo());
+    command
+        .current_dir(workspace::root())
+        .args(["check", "--package", "knock-user"])
+        .args(["--package", "knockgate-tests", "--all-targets"])
+        .env(PROGRAM_VARIABLE, &program);
+    direct(&mut command, cross.as_ref());
+    process::run(&mut command)
 }
 
 /// Builds both for release.

@@ -63,6 +63,8 @@ enum Command {
     Mutants(mutants::Options),
     /// Builds the kernel program and the `knockgate` that contains it
     Build(build::Options),
+    /// Checks that `knockgate` and the tests compile for a processor
+    Check(build::CheckOptions),
     /// Makes a Debian package and a tarball in target/dist
     Dist(dist::Options),
     /// Measures the cost of knockgate, compared with floors from the same run; touches nothing else
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
         Command::Build(options) => build::run(&options),
+        Command::Check(options) => build::check(&options),
         Command::Dist(options) => dist::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Kernels(options) => kernels::run(&options),

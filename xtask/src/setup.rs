@@ -42,7 +42,7 @@ pub(crate) enum Purpose {
     Ci,
     /// Making packages
     Dist,
-    /// Making packages for another processor, and trying them there in qemu
+    /// Building for another processor: to check it, to make packages, and to try them there in qemu
     Cross,
     /// Making packages and trying them
     DistTest,
@@ -64,7 +64,9 @@ impl Purpose {
             Self::DistTest => {
                 other == Self::DistTest || other <= Self::Demo || Self::Dist.includes(other)
             }
-            Self::Ci => other <= self || Self::DistTest.includes(other),
+            Self::Ci => {
+                other <= self || Self::Cross.includes(other) || Self::DistTest.includes(other)
+            }
             Self::Build | Self::Demo | Self::Test | Self::Kernels => other <= self,
         }
     }
@@ -255,7 +257,12 @@ mod tests {
         }
         assert!(Ci.includes(DistTest) && DistTest.includes(Dist) && DistTest.includes(Demo));
         assert!(Cross.includes(Dist) && Cross.includes(Cross) && !Cross.includes(Demo));
-        assert!(!Ci.includes(Cross) && !Dist.includes(Cross) && !Peers.includes(Cross));
+        assert!(
+            Ci.includes(Cross)
+                && !DistTest.includes(Cross)
+                && !Dist.includes(Cross)
+                && !Peers.includes(Cross)
+        );
         assert!(!Dist.includes(Demo) && !Kernels.includes(Dist) && !Bench.includes(Dist));
         assert!(Peers.includes(Bench) && Peers.includes(Peers) && !Bench.includes(Peers));
     }

@@ -1,6 +1,7 @@
 //! Connections to sockets of the file system.
 
 use std::{
+    ffi::c_char,
     io, mem,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -36,8 +37,8 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     address.sun_family = FAMILY;
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = from.cast_signed();
+    for (to, &from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = c_char::from_ne_bytes([from]);
     }
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes no pointers.
